@@ -10,7 +10,10 @@ import contextlib
 import logging
 import os
 import signal
+import socket
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -33,6 +36,17 @@ note_tasks = METER.note_tasks
 
 OBJECT_STORE_BYTES = 256 * 1024**2
 """Of a Ray that the job starts itself; bundles and answers are small, rows pass through once."""
+RAY_ATTEMPTS = 3
+"""Tries to start a Ray of our own: on a busy machine its processes may not be up in time."""
+RAY_PAUSE_S = 2.0
+"""Before the second try; the third waits twice as long."""
+LOOK_S = 0.5
+"""Between two looks at this node's Ray."""
+LOOKS = 3
+"""In a row, at which nobody listens any more, until Ray counts as gone."""
+LAST_WORDS_S = 3.0
+"""For a run whose Ray is gone to write down where it stands; calls to Ray may hang for a minute."""
+LOST = "Ray on this node is gone"
 
 
 class Terminated(BaseException):
@@ -46,22 +60,53 @@ def cluster(config: ClusterConfig) -> Iterator[None]:
     Raises:
         ClusterFailed: It could not be started or joined.
     """
-    owned = not os.environ.get("RAY_ADDRESS")
+    _begin(config)
+    ended = threading.Event()
+    lost = threading.Event()
     try:
-        _start(config) if owned else _join()
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ClusterFailed(f"Ray did not start: {first}") from error
-    try:
-        with _terminable():
+        with _terminable(lost):
+            _watch_ray(ended, lost)
             yield
     finally:
+        ended.set()
         ray.shutdown()
 
 
+def _begin(config: ClusterConfig) -> None:
+    """Join the cluster of RAY_ADDRESS, or start a Ray, again if it was not up in time.
+
+    Raises:
+        ClusterFailed: It cannot be joined, or did not start in ``RAY_ATTEMPTS`` tries.
+    """
+    owned = not os.environ.get("RAY_ADDRESS")
+    attempts = RAY_ATTEMPTS if owned else 1
+    for attempt in range(1, attempts + 1):
+        try:
+            _start(config) if owned else _join()
+        except Exception as error:
+            ray.shutdown()
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if isinstance(error, ValueError | TypeError) or attempt == attempts:
+                tries = f" after {attempt} attempts" if attempt > 1 else ""
+                raise ClusterFailed(f"Ray did not start{tries}: {first}") from error
+            pause_s = RAY_PAUSE_S * attempt
+            logger.warning(
+                "Ray did not start (attempt %d of %d): %s; trying again in %g s",
+                *(attempt, attempts, first, pause_s),
+            )
+            time.sleep(pause_s)
+        else:
+            return
+
+
 def _start(config: ClusterConfig) -> None:
-    """A Ray of our own: loopback only, token required, no usage report."""
+    """A Ray of our own: loopback only, token required, no usage report.
+
+    ``local`` says so: without it Ray would join whichever cluster was started last on this
+    machine, by anybody, and then refuse our settings.
+    """
     ray.init(
+        address="local",
         num_cpus=config.num_cpus,
         include_dashboard=config.dashboard,
         object_store_memory=OBJECT_STORE_BYTES,
@@ -88,8 +133,51 @@ def _paths() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(PROJECT), *filter(None, [known])])}
 
 
+def _watch_ray(ended: threading.Event, lost: threading.Event) -> None:
+    """End the run soon after this node's Ray died; Ray itself takes a minute and says little.
+
+    No driver outlives the raylet of its node. A thread sees whether that still listens; the run
+    then ends by an exception in the main thread, or at once if that hangs in a call to Ray.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    address = next(
+        (one["NodeManagerAddress"], int(one["NodeManagerPort"]))
+        for one in nodes
+        if one["NodeID"] == here
+    )
+
+    def watch() -> None:
+        missed = 0
+        while missed < LOOKS and not ended.wait(LOOK_S):
+            missed = 0 if _listens(address) else missed + 1
+        if ended.is_set():
+            return
+        lost.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        if not ended.wait(LAST_WORDS_S):
+            sys.stderr.write(
+                f"failed: {LOST}; what is committed is safe, the same command continues.\n"
+            )
+            sys.stderr.flush()
+            os._exit(1)
+
+    threading.Thread(target=watch, name="watch ray", daemon=True).start()
+
+
+def _listens(address: tuple[str, int]) -> bool:
+    """False when no process listens there; a slow one counts as listening."""
+    try:
+        socket.create_connection(address, timeout=LOOK_S).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def _terminable(lost: threading.Event) -> Iterator[None]:
     """Turn SIGTERM into an exception. Set after ray.init, whose own handler would win otherwise."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -97,6 +185,8 @@ def _terminable() -> Iterator[None]:
 
     def terminate(number: int, frame: FrameType | None) -> None:
         del number, frame
+        if lost.is_set():
+            raise ClusterFailed(LOST)
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)

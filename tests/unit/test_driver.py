@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,23 +23,38 @@ class FakeRay:
         self.error = error
         self.asked: list[dict[str, object]] = []
         self.num_shutdowns = 0
+        self.good_after: int | None = None
+        self.raylet = socket.create_server(("127.0.0.1", 0))
 
     def init(self, **options) -> None:
         self.asked.append(options)
-        if self.error is not None:
+        is_good = self.good_after is not None and len(self.asked) > self.good_after
+        if self.error is not None and not is_good:
             raise self.error
 
     def shutdown(self) -> None:
         self.num_shutdowns += 1
+
+    def get_runtime_context(self):
+        return SimpleNamespace(get_node_id=lambda: "here")
+
+    def nodes(self) -> list[dict[str, object]]:
+        port = self.raylet.getsockname()[1]
+        return [
+            {"NodeID": "there", "NodeManagerAddress": "192.0.2.1", "NodeManagerPort": 1},
+            {"NodeID": "here", "NodeManagerAddress": "127.0.0.1", "NodeManagerPort": port},
+        ]
 
 
 @pytest.fixture
 def fake(monkeypatch):
     made = FakeRay()
     monkeypatch.setattr(driver, "ray", made)
+    monkeypatch.setattr(driver, "RAY_PAUSE_S", 0.0)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
-    return made
+    yield made
+    made.raylet.close()
 
 
 CONFIG = ClusterConfig(name="laptop", num_cpus=2, dashboard=False)
@@ -83,16 +101,55 @@ def test_a_submitted_job_brings_its_code_by_itself(fake, monkeypatch):
         RuntimeError("Failed to start GCS"),
         ValueError("bad address"),
         OSError("no space"),
+        Exception("The current node timed out during startup."),
     ],
 )
 def test_a_ray_that_does_not_start_is_one_sentence(fake, error):
     fake.error = error
     with (
-        pytest.raises(ClusterFailed, match="Ray did not start: ") as caught,
+        pytest.raises(ClusterFailed, match="Ray did not start") as caught,
         driver.cluster(CONFIG),
     ):
         pytest.fail("the body ran")
     assert "\n" not in str(caught.value)
+
+
+def test_a_start_that_was_too_slow_is_tried_again_and_says_so(fake, caplog):
+    fake.error = Exception("The current node timed out during startup.")
+    fake.good_after = 2
+    with driver.cluster(CONFIG):
+        pass
+    assert len(fake.asked) == 3
+    assert "Ray did not start (attempt 2 of 3): The current node timed out" in caplog.text
+
+
+def test_a_start_that_never_succeeds_says_how_often_it_was_tried(fake):
+    fake.error = RuntimeError("Failed to start GCS")
+    with (
+        pytest.raises(ClusterFailed, match="Ray did not start after 3 attempts: Failed to start"),
+        driver.cluster(CONFIG),
+    ):
+        pytest.fail("the body ran")
+
+
+def test_settings_that_ray_refuses_and_clusters_that_are_away_are_not_tried_again(
+    fake, monkeypatch
+):
+    fake.error = ValueError("num_cpus must not be negative")
+    with pytest.raises(ClusterFailed), driver.cluster(CONFIG):
+        pytest.fail("the body ran")
+    assert len(fake.asked) == 1
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    fake.error = ConnectionError("nobody there")
+    with pytest.raises(ClusterFailed), driver.cluster(CONFIG):
+        pytest.fail("the body ran")
+    assert len(fake.asked) == 2
+
+
+def test_another_cluster_on_this_machine_is_never_joined_unasked(fake):
+    with driver.cluster(CONFIG):
+        pass
+    assert fake.asked[0]["address"] == "local"
 
 
 def test_ray_is_left_when_the_work_fails(fake):
@@ -116,6 +173,19 @@ def test_sigterm_unwinds_through_every_finally_and_the_old_handler_returns(fake)
         work()
     assert unwound == [True]
     assert signal.getsignal(signal.SIGTERM) is before
+    assert fake.num_shutdowns == 1
+
+
+def test_a_run_whose_ray_was_killed_ends_with_that_reason(fake, monkeypatch):
+    monkeypatch.setattr(driver, "LOOK_S", 0.01)
+
+    def work() -> None:
+        fake.raylet.close()
+        time.sleep(5)
+        pytest.fail("nobody noticed")
+
+    with pytest.raises(ClusterFailed, match="Ray on this node is gone"), driver.cluster(CONFIG):
+        work()
     assert fake.num_shutdowns == 1
 
 
