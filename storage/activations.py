@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from storage.durable import full_disk_named, temporary_name
-from storage.errors import SchemaError
+from storage.errors import CorruptFileError, SchemaError
 from storage.flat import flat_groups
 from storage.hasher import FollowingHash
 from storage.index import build_index
@@ -123,6 +123,7 @@ class ActivationWriter:
         self._spill = Spill(temporary_name(wip))
         self._index_rows: list[tuple[int, str, list[RowBlock]]] = []
         self._num_rows = 0
+        self._ends: list[int] = []
         with full_disk_named(wip):
             self._parquet = self._open_parquet()
         self._hash = FollowingHash(self._path)
@@ -145,7 +146,9 @@ class ActivationWriter:
         return self._buffered_bytes
 
     def add(self, block: RowBlock) -> None:
-        """Take rows, in any order of prompts and layers. The values are not copied unless spilled.
+        """Take rows, in any order of prompts and layers.
+
+        The values are not copied unless spilled: they must not change before ``finish`` returns.
 
         Raises:
             SchemaError: The block's shape, dtype, layer or site is not as announced.
@@ -184,9 +187,10 @@ class ActivationWriter:
             digest = self._hash.finish()
             self._spill.drop()
             size_bytes = self._path.stat().st_size
-        index = build_index(
-            self._index_rows, flat_groups(self._path, COLUMN), dtype=self._dtype, width=self._width
-        )
+        groups = flat_groups(self._path, COLUMN)
+        if [group.offset + group.num_rows * self._row_bytes for group in groups] != self._ends:
+            raise CorruptFileError(self._path.name, "a row group does not end with its values")
+        index = build_index(self._index_rows, groups, dtype=self._dtype, width=self._width)
         return Staged("activations", Written(self._path, self._num_rows, size_bytes, digest), index)
 
     def abort(self) -> None:
@@ -258,7 +262,8 @@ class ActivationWriter:
         table = pa.table([columns[n] for n in self._schema.names], schema=self._schema)
         self._parquet.write_table(table, row_group_size=num_rows)
         self._num_rows += num_rows
-        self._hash.grown()
+        # The values are the file's last column, so they are what it ends with now.
+        self._ends.append(self._hash.grown(rows_ND.data))
 
     def _values(self, piece: _Piece, first: int, last: int) -> NDArray[np.generic]:
         """Rows of a piece, from memory or from the spill file."""

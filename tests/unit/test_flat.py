@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,8 +9,6 @@ import pytest
 
 from storage.errors import CorruptFileError
 from storage.flat import flat_groups
-from storage.hasher import FollowingHash
-from storage.spill import Spill
 
 ROWS = np.arange(60 * 8, dtype=np.uint16).reshape(60, 8)
 
@@ -54,29 +50,3 @@ def test_a_page_checksum_does_not_hide_the_place(tmp_path):
     body = (tmp_path / "f").read_bytes()
     group = flat_groups(tmp_path / "f", "activation")[0]
     assert body[group.offset : group.offset + 16] == ROWS[0].tobytes()
-
-
-def test_the_following_hash_is_the_hash_of_the_file(tmp_path):
-    path = tmp_path / "growing"
-    with path.open("wb", buffering=0) as handle:
-        follower = FollowingHash(path)
-        for i in range(50):
-            handle.write(bytes([i]) * 70_001)
-            follower.grown()
-    assert follower.finish() == hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def test_a_missing_file_is_the_followers_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        FollowingHash(tmp_path / "none").finish()
-
-
-def test_what_was_spilled_comes_back(tmp_path):
-    spill = Spill(tmp_path / "s")
-    first = spill.append(ROWS[:10])
-    second = spill.append(ROWS[10:])
-    assert (first, second) == (0, 160)
-    assert spill.read(second, 16) == ROWS[10].tobytes()
-    spill.drop()
-    assert not (tmp_path / "s").exists()
-    spill.drop()
