@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from actors.judges.endpoint import JudgeUnavailable
 from actors.judges.query import Judge, JudgeQuery, JudgeScore, JudgeTotals
 
 LOCK_TIMEOUT_S = 30.0
@@ -113,7 +114,7 @@ class CachedJudge:
             unknown = dict(zip(digests, queries, strict=True))
         fresh: dict[str, JudgeScore] = {}
         if unknown:
-            answers = self._judge.score(list(unknown.values()))
+            answers = self._ask(unknown)
             fresh = dict(zip(unknown, answers, strict=True))
             self._cache.put(self.version, fresh)
         scores = [
@@ -124,6 +125,15 @@ class CachedJudge:
         ]
         self._totals.count(scores)
         return scores
+
+    def _ask(self, unknown: Mapping[str, JudgeQuery]) -> list[JudgeScore]:
+        """Scores of the asked judge; what it has when its server goes away is kept."""
+        try:
+            return self._judge.score(list(unknown.values()))
+        except JudgeUnavailable as error:
+            if error.scores and not self._whole_batches:
+                self._cache.put(self.version, dict(zip(unknown, error.scores, strict=True)))
+            raise
 
 
 def _first_use(fresh: dict[str, JudgeScore], digest: str, query_id: str) -> JudgeScore:

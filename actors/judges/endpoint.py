@@ -1,7 +1,8 @@
 """A server with the OpenAI chat API judges; what it cannot score is null with the reason.
 
-One token is asked for and its whole distribution is read. A server that is away for every query of
-a batch raises ``JudgeUnavailable``, so that a passing outage is tried again and not stored.
+One token is asked for and its whole distribution is read. A query has no score only if the server
+answers another one meanwhile: while it is away, ``JudgeUnavailable`` is raised, so that a passing
+outage is tried again and never stored.
 """
 
 from __future__ import annotations
@@ -28,18 +29,20 @@ NUM_LOGPROBS = 20
 
 
 class JudgeUnavailable(OSError):  # noqa: N818 - the name says what happened
-    """No query of a batch could be scored because the server was away; try again later.
+    """Queries of a batch could not be scored because the server was away; try again later.
 
-    Example: the server restarts for a minute.
+    Example: the server restarts for a minute. ``scores`` are those of the whole batch, in order;
+    the final ones need not be asked for again.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, scores: Sequence[JudgeScore] = ()) -> None:
         super().__init__(message)
         self.message = message
+        self.scores = tuple(scores)
 
-    def __reduce__(self) -> tuple[type, tuple[str]]:
-        """Keep type and message between processes."""
-        return type(self), (self.message,)
+    def __reduce__(self) -> tuple[type, tuple[str, tuple[JudgeScore, ...]]]:
+        """Keep type and fields between processes."""
+        return type(self), (self.message, self.scores)
 
 
 class EndpointJudge:
@@ -74,15 +77,25 @@ class EndpointJudge:
         """Scores in the order of the queries.
 
         Raises:
-            JudgeUnavailable: The server was away for all of them.
+            JudgeUnavailable: The server was away for some or all of them.
             UserError: The server refuses the address or the key.
         """
         with ThreadPoolExecutor(self._spec.max_concurrency, "judge") as pool:
             scores = list(pool.map(self._score, queries))
+            missing = [i for i, one in enumerate(scores) if not one.is_final]
+            answered = next((i for i, one in enumerate(scores) if one.is_final), None)
+            if missing and answered is not None and self._score(queries[answered]).is_final:
+                again = pool.map(self._score, [queries[i] for i in missing])
+                for i, score in zip(missing, again, strict=True):
+                    scores[i] = score
+                missing = [i for i in missing if not scores[i].is_final]
         self.totals.count(scores)
-        if scores and not any(one.is_final for one in scores):
+        # Whoever has no score now, while the server answers another query, will have none later.
+        if missing and (answered is None or not self._score(queries[answered]).is_final):
             raise JudgeUnavailable(
-                f"judge {self.name} scored none of {len(scores)}: {scores[0].reason}"
+                f"judge {self.name} left {len(missing)} of {len(scores)} without a score: "
+                f"{scores[missing[0]].reason}",
+                scores,
             )
         return scores
 

@@ -49,6 +49,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.script = [good_answer()]
+        self.poison = ""
         self.calls = []
         self.lock = threading.Lock()
         self.most_at_once = 0
@@ -66,6 +67,8 @@ class Handler(BaseHTTPRequestHandler):
         with server.lock:
             server.calls.append((self.path, dict(self.headers), body))
             action = server.script[min(len(server.calls), len(server.script)) - 1]
+            if server.poison and server.poison in json.dumps(body):
+                action = (500, "oops")
             server.at_once += 1
             server.most_at_once = max(server.most_at_once, server.at_once)
         try:
@@ -195,7 +198,7 @@ def test_a_call_that_takes_too_long_is_tried_again(server):
 
 
 def test_a_server_that_stays_away_is_an_outage_and_no_zero(server):
-    with pytest.raises(JudgeUnavailable, match=r"scored none of 1: HTTP 500 .*: oops"):
+    with pytest.raises(JudgeUnavailable, match=r"left 1 of 1 without a score: HTTP 500 .*: oops"):
         score_one(server, (500, "oops"), max_attempts=3)
     assert len(server.calls) == 3
 
@@ -214,14 +217,33 @@ def test_nobody_listening_is_an_outage():
         judge.score([query()])
 
 
-def test_one_lost_query_of_a_batch_is_null_with_its_reason(server):
-    server.script = [(500, "oops"), (500, "oops"), good_answer()]
-    judge = EndpointJudge(spec(server, max_attempts=2, max_concurrency=1))
-    lost, found = judge.score([query(query_id="a"), query(query_id="b")])
+def test_a_query_that_fails_while_the_server_answers_others_is_null_with_its_reason(server):
+    server.poison = "poison"
+    judge = EndpointJudge(spec(server, max_attempts=2))
+    lost, found = judge.score([query("poison", query_id="a"), query(query_id="b")])
     assert (lost.score, lost.is_final) == (None, False)
     assert lost.reason.startswith("HTTP 500")
     assert found.score == pytest.approx(80.0)
     assert judge.totals.num_null == 1
+
+
+def test_a_query_lost_in_a_short_outage_is_asked_again_when_the_server_is_back(server):
+    server.script = [(500, "oops"), (500, "oops"), good_answer()]
+    judge = EndpointJudge(spec(server, max_attempts=2, max_concurrency=1))
+    scores = judge.score([query(query_id="a"), query(query_id="b")])
+    assert [one.score for one in scores] == [pytest.approx(80.0)] * 2
+
+
+def test_an_outage_in_the_middle_of_a_batch_gives_no_null_and_loses_no_score(server, tmp_path):
+    server.script = [good_answer(), (503, "gone")]
+    asked = [query(f"text {i}", query_id=str(i)) for i in range(3)]
+    outage = spec(server, max_attempts=2, max_concurrency=1)
+    with pytest.raises(JudgeUnavailable, match="left 2 of 3 without a score: HTTP 503"):
+        make_judge(outage, cache=tmp_path / "scores.sqlite").score(asked)
+    server.script = [good_answer()]
+    scores = make_judge(outage, cache=tmp_path / "scores.sqlite").score(asked)
+    assert [one.cached for one in scores] == [True, False, False]
+    assert [one.score for one in scores] == [pytest.approx(80.0)] * 3
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
