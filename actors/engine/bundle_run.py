@@ -20,9 +20,8 @@ from actors.engine.results import Outcome, build_result, failed
 from actors.engine.sampler import Sampled, wants_logprobs
 from actors.engine.scheduler import Scheduler, Sequence, Span
 from actors.engine.steer import Bank, Plan, Round, apply_round, build_bank, build_plan
+from actors.engine.stops import Decode, StopWatch
 from actors.request import Bundle, Reply, RequestError, Result, Token
-
-Decode = Callable[[SequenceOf[int]], str]
 
 
 class StepSites:
@@ -81,6 +80,7 @@ class BundleRun:
         self._started = time.perf_counter()
         self._digest = hashlib.sha256()
         self._outcomes: dict[str, Outcome] = {r.id: Outcome() for r in valid}
+        self._watches: dict[str, StopWatch] = {}
         self._results: dict[str, Result] = {}
         self.num_steps = self.num_prefill = self.num_decode = 0
         self.prefill_s = self.decode_s = 0.0
@@ -169,9 +169,7 @@ class BundleRun:
             self._on_token(made)
         if token in self._eos_ids and not sampling.ignore_eos:
             sequence.finish_reason = "eos"
-        elif token in sampling.stop_ids or (
-            sampling.stop_strings and self._hits_stop_string(sequence)
-        ):
+        elif token in sampling.stop_ids or self._hits_stop_string(sequence):
             sequence.finish_reason = "stop"
         elif count >= sampling.max_new_tokens:
             sequence.finish_reason = "length"
@@ -181,11 +179,14 @@ class BundleRun:
         return sequence.finish_reason is not None
 
     def _hits_stop_string(self, sequence: Sequence) -> bool:
-        stops = sequence.request.sampling.stop_strings
-        if not stops or self._decode is None:
+        request = sequence.request
+        if not request.sampling.stop_strings or self._decode is None:
             return False
-        text = self._decode(sequence.completion_ids)
-        return any(stop in text for stop in stops)
+        watch = self._watches.get(request.id)
+        if watch is None:
+            watch = StopWatch(request.sampling.stop_strings, self._decode)
+            self._watches[request.id] = watch
+        return watch.hits(sequence.tokens, len(request.token_ids))
 
     def _retire(self, sequences: list[Sequence]) -> None:
         if self.burst is not None:
@@ -194,6 +195,7 @@ class BundleRun:
         for sequence in sequences:
             self.scheduler.finish(sequence)
             outcome = self._outcomes.pop(sequence.request.id)
+            self._watches.pop(sequence.request.id, None)
             outcome.finished_s = time.perf_counter() - self._started
             captures, bad = self.capturer.results(sequence)
             self._results[sequence.request.id] = build_result(

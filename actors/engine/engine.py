@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from actors.engine.batch import Batch, build_batch
-from actors.engine.bundle_run import BundleRun, Decode, StepSites
+from actors.engine.bundle_run import BundleRun, StepSites
 from actors.engine.burst import Burst
 from actors.engine.cache import PagedCache, cache_shape
 from actors.engine.collectives import Collectives
@@ -24,6 +24,7 @@ from actors.engine.pages import PageTable
 from actors.engine.sampler import Sampled, sample
 from actors.engine.scheduler import Scheduler
 from actors.engine.steer import plan_rows
+from actors.engine.stops import Decode
 from actors.engine.validate import Limits, check_bundle
 from actors.model.load import LocalModel, load_model
 from actors.request import Bundle, EngineSpec, ModelInfo, Reply, RequestError, Token

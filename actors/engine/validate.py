@@ -114,6 +114,8 @@ def _check_sampling(request: Request, limits: Limits) -> None:
             raise _Refused(f"sampling.{name}={value} must be {way_out}")
     if s.stop_strings and not limits.can_decode_text:
         raise _Refused("sampling.stop_strings needs a tokenizer and the model folder has none")
+    if "" in s.stop_strings:
+        raise _Refused("sampling.stop_strings holds an empty string, which every text contains")
     if not 0 <= request.num_top_logprobs <= MAX_TOP_LOGPROBS:
         raise _Refused(
             f"num_top_logprobs={request.num_top_logprobs} must be 0 to {MAX_TOP_LOGPROBS}"

@@ -75,7 +75,7 @@ def test_the_last_token_is_run_only_when_a_capture_reads_it():
 
 
 def test_an_end_of_sequence_is_the_end_also_in_the_text():
-    """Stop strings see the completion alone, as it grows."""
+    """Stop strings see the completion alone, as it grows; a long one only by its end."""
     seen = []
 
     def decode(ids):

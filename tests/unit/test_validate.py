@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -130,6 +132,19 @@ def test_all_that_is_good_is_let_in():
     ]
     requests = tuple(_request(str(i), f) for i, f in enumerate(fields))
     assert check_bundle(Bundle(id="b", requests=requests, vectors=VECTORS), LIMITS) == {}
+
+
+def test_an_empty_stop_string_is_refused_for_it_would_end_every_completion_at_once():
+    limits = dataclasses.replace(LIMITS, can_decode_text=True)
+    requests = (
+        _request("good", {"stop_strings": ("end",)}),
+        _request("bad", {"stop_strings": ("",)}),
+    )
+    errors = check_bundle(Bundle(id="b", requests=requests), limits)
+    assert {i: e.message for i, e in errors.items()} == {
+        "bad": "request 'bad': sampling.stop_strings holds an empty string, "
+        "which every text contains."
+    }
 
 
 def test_an_id_that_is_used_twice_is_refused_since_draws_depend_on_it():
