@@ -81,6 +81,12 @@ class S3Store:
             found = self._repeat(lambda: self._client.head_object(**self._at(key)), "head", key)
         except ObjectMissingError:
             return None
+        except TransientStoreError:
+            raise
+        except ObjectStoreError:
+            # A refused HEAD has no body, so it cannot say why: the same question as a GET can.
+            self.get_range(key, 0, 1)
+            raise
         return ObjectInfo(key, found["ContentLength"], found.get("Metadata", {}).get("sha256"))
 
     def put(self, key: str, body: bytes) -> None:

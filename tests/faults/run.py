@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from tests.faults import steps
+from tests.faults.bucket_steps import kill_at_every_request
 from tests.faults.ceph import Ceph
 from tests.faults.chaos import Outcome, run_chaos
 from tests.faults.scenarios import GOOD, run_scenarios
@@ -57,12 +58,10 @@ def run_all(scratch: Path, names: list[str], *, short: bool, target: int) -> Out
     total = Outcome()
     for name, deaths in (
         ("kill -9 at a step of the commit", steps.kill_at_every_step(scratch / "steps")),
-        ("disk full", steps.fill_the_disk(scratch / "full")),
+        ("write refused at a byte", steps.fill_the_disk(scratch / "full")),
+        ("disk full", steps.fill_a_small_disk(scratch / "small")),
     ):
-        part = Outcome(num_lost=deaths.num_lost, num_half_visible=deaths.num_half_visible)
-        part.injected[name] = deaths.num_injected
-        part.num_wrong_bytes = deaths.num_wrong_bytes
-        _add(total, part, name)
+        _add(total, outcome_of(name, deaths), name)
     for name in names:
         try:
             server = SERVERS[name](scratch / name)
@@ -76,8 +75,20 @@ def run_all(scratch: Path, names: list[str], *, short: bool, target: int) -> Out
     return total
 
 
+def outcome_of(name: str, deaths: steps.Deaths) -> Outcome:
+    """A round of deaths, as the sum takes it."""
+    part = Outcome(num_lost=deaths.num_lost, num_half_visible=deaths.num_half_visible)
+    part.injected[name] = deaths.num_injected
+    part.num_wrong_bytes = deaths.num_wrong_bytes
+    return part
+
+
 def _bucket_rounds(server, scratch: Path, total: Outcome, *, short: bool, target: int) -> None:
     _add(total, run_scenarios(server, scratch / server.name), f"{server.name}: scenarios")
+    if not short:
+        name = "kill -9 at a request to the bucket"
+        deaths = kill_at_every_request(server, scratch / f"{server.name}-requests")
+        _add(total, outcome_of(name, deaths), f"{server.name}: {name}")
     num_tasks = 8 if short else 40
     tls, ca_bundle = self_signed(scratch)
     number = 0

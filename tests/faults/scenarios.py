@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -17,6 +18,7 @@ from storage.errors import ClockSkewError, CredentialsError, UploadError
 from storage.manifest import Run
 from storage.objects import S3Store
 from tests.faults.chaos import Outcome
+from tests.faults.proxy import Fault, FaultProxy
 from tests.faults.worker import store_for, write_task
 
 GOOD = {"R2_ACCESS_KEY_ID": "testkey", "R2_SECRET_ACCESS_KEY": "testsecret"}
@@ -37,7 +39,8 @@ def run_scenarios(server, folder: Path) -> Outcome:
         ("wrong key id", _wrong_key_id),
         ("wrong secret", _wrong_secret),
         ("clock skew", _clock_skew),
-        ("expired in mid-run", _expired_in_mid_run),
+        ("rotated secret in mid-run", _rotated_in_mid_run),
+        ("expired credentials", partial(_expired, server)),
         ("uneven parts", _uneven_parts),
         ("zombie writer", _zombie),
         ("duplicate commit", _duplicate),
@@ -92,14 +95,11 @@ def _clock_skew(endpoint: str, root: Path) -> bool:
                 upload.sync(run, store_for(endpoint, root.name), "to_bucket")
             except ClockSkewError:
                 named = True
-            except CredentialsError as error:
-                # A refused HEAD has no body, so the store cannot say that it is the clock.
-                named = "403" in str(error)
         moved = upload.sync(run, store_for(endpoint, root.name), "to_bucket")
         return named and moved.num_tasks == 1
 
 
-def _expired_in_mid_run(endpoint: str, root: Path) -> bool:
+def _rotated_in_mid_run(endpoint: str, root: Path) -> bool:
     with credentials():
         store = store_for(endpoint, root.name)
         run = Run.open(root, store=store)
@@ -117,6 +117,28 @@ def _expired_in_mid_run(endpoint: str, root: Path) -> bool:
     with credentials(), Run.open(root, store=store_for(endpoint, root.name)) as again:
         again.flush()
         return named and sorted(again.store.get("_meta/commits/t2.json"))[:1] != []
+
+
+def _expired(server, _: str, root: Path) -> bool:
+    """The store says of every request that the token has expired, until there is a new one."""
+    is_expired = [True]
+    fault = Fault("expired credentials", 400, "ExpiredToken")
+    spoiler = FaultProxy(server.port, lambda _: fault if is_expired[0] else None)
+    store = store_for(f"http://127.0.0.1:{spoiler.port}{server.path}", root.name)
+    try:
+        with credentials(), Run.open(root) as run:
+            write_task(run, "t1", salt=0)
+            try:
+                upload.sync(run, store, "to_bucket")
+            except CredentialsError as error:
+                named = "expired" in str(error)
+            else:
+                named = False
+            is_expired[0] = False
+            moved = upload.sync(run, store, "to_bucket")
+            return named and run.verify().is_whole and moved.num_tasks == 1
+    finally:
+        spoiler.close()
 
 
 def _uneven_parts(endpoint: str, root: Path) -> bool:

@@ -1,4 +1,4 @@
-"""kill -9 before and after every system call of a commit, and a disk that is full.
+"""kill -9 before and after every step of a commit, here and in the bucket, and a full disk.
 
 The writer is a fork of this process, so one death costs milliseconds. Calls are counted by wrapping
 ``os``: nothing in the product knows that it is being watched.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
+import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.faults.worker import write_task
 
 CALLS = ("fsync", "fdatasync", "link", "replace", "rename", "unlink", "mkdir")
 TASK = "t4"
+ROOT = Path(__file__).parents[2]
 
 
 class Deaths(NamedTuple):
@@ -132,6 +134,34 @@ def _write_limited(root: Path, limit_bytes: int) -> int:
     return 0
 
 
+def fill_a_small_disk(folder: Path) -> Deaths:
+    """A real disk of a few MB is full; 0 injected where this user may not mount one."""
+    injected = lost = 0
+    mount = 'mount -t tmpfs -o size=$1k small "$0" && shift && exec "$@"'
+    for i, size_kib in enumerate((300, 1_000, 3_000, 6_000)):
+        place = folder / f"disk-{i}"
+        place.mkdir(parents=True)
+        command = ["unshare", "-Urm", "sh", "-c", mount, str(place), str(size_kib)]
+        command += [sys.executable, "-m", "tests.faults.steps", str(place / "run")]
+        done = subprocess.run(command, check=False, capture_output=True, cwd=ROOT)
+        injected += done.returncode in (3, 4)
+        lost += done.returncode == 4
+    return Deaths(injected, lost, 0, 0)
+
+
+def _write_on_a_small_disk(root: Path) -> int:
+    """3 when the full disk was named, all of the task is gone and earlier results are whole."""
+    with Run.open(root) as run:
+        write_task(run, "t1", salt=0)
+        free = shutil.disk_usage(root).free
+        try:
+            write_task(run, TASK, salt=0)
+        except DiskFullError:
+            is_whole = run.verify().is_whole and sorted(run.commits()) == ["t1"]
+            rows = list((root / "data/activations").rglob("*.parquet"))
+            return 3 if is_whole and not rows and run.gc() is not None else 4
+    return 70 if free else 4
+
+
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as scratch:
-        sys.stdout.write(f"{kill_at_every_step(Path(scratch))}\n{fill_the_disk(Path(scratch))}\n")
+    sys.exit(_write_on_a_small_disk(Path(sys.argv[1])))
