@@ -17,10 +17,13 @@ from torch import Tensor
 
 from actors.engine.collectives import Collectives
 from actors.engine.scheduler import Sequence
-from actors.model.random_weights import hash_int64
+from actors.model.random_weights import hash_int64, hash_int64_
+from actors.request import Sampling
 
 MAX_CANDIDATES = 1024
 MAX_TOP_LOGPROBS = 20
+NOISE_BLOCK = 1 << 15
+"""Elements of noise made at once on the CPU, so that what is made stays in its cache."""
 NOT_FINITE = -1
 """Chosen in place of a token when a row's logits are not finite."""
 _GOLDEN = -7046029254386353131
@@ -40,11 +43,35 @@ def gumbel_noise(keys_B: Tensor, positions_B: Tensor, token_ids: Tensor) -> Tens
         positions_B: int64 ``[B]``, position of the token to choose.
         token_ids: int64 ``[V]`` or ``[B, V]``, global ids.
     """
-    stream = hash_int64(keys_B + positions_B * _GOLDEN)
-    ids = token_ids if token_ids.ndim == 2 else token_ids[None]
-    bits = hash_int64(stream[:, None] + (ids + 1) * _GOLDEN)
-    uniform = (((bits >> 11) & ((1 << 53) - 1)).double() + 0.5) * 2.0**-53
-    return -torch.log(-torch.log(uniform)).float()
+    stream_B1 = hash_int64(keys_B + positions_B * _GOLDEN)[:, None]
+    offsets = (token_ids if token_ids.ndim == 2 else token_ids[None]) * _GOLDEN + _GOLDEN
+    out_BV = torch.empty(len(keys_B), offsets.shape[1], device=keys_B.device)
+    rows, columns = _block_shape(out_BV)
+    bits = torch.empty((rows, columns), dtype=torch.int64, device=keys_B.device)
+    scratch, uniform = torch.empty_like(bits), torch.empty_like(bits, dtype=torch.float64)
+    for row in range(0, len(out_BV), rows):
+        here = slice(row, row + rows)
+        for column in range(0, out_BV.shape[1], columns):
+            out = out_BV[here, column : column + columns]
+            high, wide = out.shape
+            x, u = bits[:high, :wide], uniform[:high, :wide]
+            offset = offsets[here] if len(offsets) > 1 else offsets
+            torch.add(stream_B1[here], offset[:, column : column + columns], out=x)
+            hash_int64_(x, scratch[:high, :wide])
+            x >>= 11
+            x &= (1 << 53) - 1
+            u.copy_(x).add_(0.5).mul_(2.0**-53)
+            out.copy_(u.log_().neg_().log_()).neg_()
+    return out_BV
+
+
+def _block_shape(out_BV: Tensor) -> tuple[int, int]:
+    """Rows and columns of noise that are made at once."""
+    rows, columns = out_BV.shape
+    if out_BV.is_cuda:
+        return max(rows, 1), max(columns, 1)
+    columns = max(1, min(columns, NOISE_BLOCK))
+    return max(1, min(rows, NOISE_BLOCK // columns)), columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +144,8 @@ def _log_normalizer(logits_BV: Tensor, collectives: Collectives) -> Tensor:
     return collectives.all_gather(local).logsumexp(dim=0).float()
 
 
-def _truncate(values_BC: Tensor, log_z_B: Tensor, sequences: tuple[Sequence, ...]) -> Tensor:
+def _truncate(values_BC: Tensor, log_z_B: Tensor, options: list[Sampling]) -> Tensor:
     """Mask candidates (sorted, already divided by T) outside top-k, top-p and min-p with -inf."""
-    options = [s.request.sampling for s in sequences]
     device, width = values_BC.device, values_BC.shape[-1]
     top_k = torch.tensor([o.top_k or width for o in options], device=device)[:, None]
     top_p = torch.tensor([o.top_p for o in options], device=device)[:, None]
@@ -164,42 +190,48 @@ def sample(
     temperature = torch.tensor([o.temperature or 1.0 for o in options], device=device)
     scaled = logits_BV / temperature[:, None]
     wants = any(wants_logprobs(s) for s in sequences)
-    cut = any(o.temperature and (o.top_k or o.top_p < 1 or o.min_p) for o in options)
+    free = [r for r, o in enumerate(options) if o.temperature and not _is_cut(o)]
+    cut = [r for r, o in enumerate(options) if o.temperature and _is_cut(o)]
     log_z = _log_normalizer(scaled, collectives) if wants or cut else None
-    noisy = torch.tensor([bool(o.temperature) for o in options], device=device)
-    keys, positions = _draw_keys(sequences, device)
-    restricted = None
-    if cut and log_z is not None:
-        width = min(MAX_CANDIDATES, logits_BV.shape[-1] * collectives.world_size)
-        values, ids = _candidates(scaled, ids_V, width, collectives)
-        values = _truncate(values, log_z, sequences)
-        noise = gumbel_noise(keys, positions, ids)
-        scores = torch.where(noisy[:, None], values + noise, values)
-        restricted = ids.gather(-1, scores.argmax(dim=-1, keepdim=True))[:, 0]
-    if any(o.temperature for o in options):
-        noise = gumbel_noise(keys, positions, ids_V)
-        scores = torch.where(noisy[:, None], scaled + noise, scaled)
-    else:
-        scores = scaled
+    scores = scaled
+    if free:
+        rows = torch.tensor(free, device=device)
+        noise = gumbel_noise(*_draw_keys(sequences, free, device), ids_V)
+        scores = scaled + noise if len(free) == len(sequences) else _add_rows(scaled, rows, noise)
     chosen = _best(scores, ids_V[None].expand_as(scores), collectives)
-    if restricted is not None:
-        limited = torch.tensor([bool(o.top_k or o.top_p < 1 or o.min_p) for o in options])
-        limited = limited.to(device) & noisy & (chosen != NOT_FINITE)
-        chosen = torch.where(limited, restricted, chosen)
+    if cut and log_z is not None:
+        rows = torch.tensor(cut, device=device)
+        width = min(MAX_CANDIDATES, logits_BV.shape[-1] * collectives.world_size)
+        values, ids = _candidates(scaled[rows], ids_V, width, collectives)
+        values = _truncate(values, log_z[rows], [options[r] for r in cut])
+        values += gumbel_noise(*_draw_keys(sequences, cut, device), ids)
+        drawn = ids.gather(-1, values.argmax(dim=-1, keepdim=True))[:, 0]
+        chosen[rows] = torch.where(chosen[rows] == NOT_FINITE, NOT_FINITE, drawn)
     if not wants or log_z is None:
         return Sampled(chosen)
     return _with_logprobs(chosen, scaled, log_z, ids_V, sequences, collectives)
 
 
-def _draw_keys(sequences: tuple[Sequence, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+def _is_cut(sampling: Sampling) -> bool:
+    """True when not every token may be drawn."""
+    return bool(sampling.top_k or sampling.top_p < 1 or sampling.min_p)
+
+
+def _add_rows(scaled_BV: Tensor, rows: Tensor, noise: Tensor) -> Tensor:
+    """The noise added to these rows; the others are greedy or drawn among candidates."""
+    scores = scaled_BV.clone()
+    scores[rows] += noise
+    return scores
+
+
+def _draw_keys(
+    sequences: tuple[Sequence, ...], rows: list[int], device: torch.device
+) -> tuple[Tensor, Tensor]:
     """What each sequence's next draw depends on: its request's key and its position."""
-    keys = torch.tensor([request_key(o.seed, s.request.id) for o, s in _pairs(sequences)])
-    positions = torch.tensor([len(s.tokens) for s in sequences])
+    requests = [sequences[r].request for r in rows]
+    keys = torch.tensor([request_key(q.sampling.seed, q.id) for q in requests])
+    positions = torch.tensor([len(sequences[r].tokens) for r in rows])
     return keys.to(device), positions.to(device)
-
-
-def _pairs(sequences: tuple[Sequence, ...]) -> list[tuple]:  # type: ignore[type-arg]
-    return [(s.request.sampling, s) for s in sequences]
 
 
 def wants_logprobs(sequence: Sequence) -> bool:

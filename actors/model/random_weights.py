@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 _CHUNK = 1 << 25
+_ROUNDS = ((30, -4658895280553007687), (27, -7723592293110705685), (31, 1))
 _STD_OF_SUM = 65536.0 * math.sqrt(4 / 12)
 
 
@@ -24,16 +25,20 @@ def name_key(seed: int, name: str) -> int:
     return int.from_bytes(digest[:8], "little", signed=True)
 
 
-def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical (unsigned) right shift of int64."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
 def hash_int64(x: Tensor) -> Tensor:
     """SplitMix64's finaliser (Steele, Lea, Flood 2014) on int64 bit patterns."""
-    x = (x ^ _shift_right(x, 30)) * -4658895280553007687
-    x = (x ^ _shift_right(x, 27)) * -7723592293110705685
-    return x ^ _shift_right(x, 31)
+    return hash_int64_(x.clone(), torch.empty_like(x))
+
+
+def hash_int64_(x: Tensor, scratch: Tensor) -> Tensor:
+    """``hash_int64`` in place; ``scratch`` is of the same shape and is overwritten."""
+    for bits, factor in _ROUNDS:
+        torch.bitwise_right_shift(x, bits, out=scratch)
+        scratch &= (1 << (64 - bits)) - 1  # the shift is arithmetic, the hash's is logical
+        x ^= scratch
+        if factor != 1:
+            x *= factor
+    return x
 
 
 def fill_normal_(

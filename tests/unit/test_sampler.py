@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -14,12 +16,14 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from actors.engine import sampler
 from actors.engine.collectives import Collectives
 from actors.engine.sampler import NOT_FINITE, gumbel_noise, request_key, sample
 from actors.engine.scheduler import Sequence
 from tests import oracle, tiny
 from tests.tiny import ask
 
+PINNED = [0.745997, -0.666470, 2.481641, 1.359724]
 ALONE = Collectives(0, 1, None)
 
 
@@ -113,6 +117,56 @@ def test_gumbel_noise_has_the_mean_and_variance_of_gumbel():
     assert abs(noise.var() - np.pi**2 / 6) < 0.03
     assert np.isfinite(noise).all()
     assert abs(np.corrcoef(noise[0], noise[1])[0, 1]) < 0.1
+
+
+def _noise_by_hand(key: int, position: int, token: int) -> float:
+    """SplitMix64 in Python's own integers, as its authors print it."""
+    mask, golden = 2**64 - 1, 0x9E3779B97F4A7C15
+
+    def mix(x: int) -> int:
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+        return x ^ (x >> 31)
+
+    stream = mix((key + position * golden) & mask)
+    bits = mix((stream + (token + 1) * golden) & mask) >> 11
+    return -math.log(-math.log((bits + 0.5) / 2**53))
+
+
+def test_noise_is_the_written_down_hash_of_key_position_and_token():
+    keys, positions, ids = [request_key(3, "a"), -5, 2**62], [0, 9, 4000], [0, 1, 160, 163_839]
+    got = gumbel_noise(torch.tensor(keys), torch.tensor(positions), torch.tensor(ids))
+    want = [[_noise_by_hand(k, p, t) for t in ids] for k, p in zip(keys, positions, strict=True)]
+    np.testing.assert_allclose(got.numpy(), want, rtol=1e-6, atol=1e-6)
+    assert got[0].tolist() == pytest.approx(PINNED, abs=2e-6)
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1 << 20])
+def test_noise_does_not_depend_on_how_much_of_it_is_made_at_once(block, monkeypatch):
+    keys = torch.tensor([request_key(0, str(i)) for i in range(9)])
+    several = torch.from_numpy(np.random.default_rng(1).integers(0, 999, (9, 50)))
+    want = [gumbel_noise(keys, torch.arange(9), ids) for ids in (torch.arange(50), several)]
+    monkeypatch.setattr(sampler, "NOISE_BLOCK", block)
+    got = [gumbel_noise(keys, torch.arange(9), ids) for ids in (torch.arange(50), several)]
+    assert torch.equal(got[0], want[0])
+    assert torch.equal(got[1], want[1])
+
+
+def test_noise_is_made_for_the_rows_and_tokens_that_it_can_decide(monkeypatch):
+    made = []
+
+    def spy(keys, positions, ids):
+        made.append((len(keys), ids.shape[-1]))
+        return gumbel_noise(keys, positions, ids)
+
+    monkeypatch.setattr(sampler, "gumbel_noise", spy)
+    kinds = [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 4}, {"temperature": 0.5}]
+    requests = [ask(str(i), (1, 2), 1, **kind) for i, kind in enumerate(kinds)]
+    _choose(torch.zeros(4, 3000), requests)
+    assert made == [(2, 3000), (1, 1024)]
+    made.clear()
+    _choose(torch.zeros(1, 3000), requests[:1])
+    assert made == []
 
 
 def test_a_draw_depends_on_seed_request_and_position_and_on_no_neighbour():
