@@ -32,7 +32,9 @@ class Messages(NamedTuple):
 
 def write_messages(query: JudgeQuery, *, scale: Scale) -> Messages:
     """The chat that asks for one number."""
-    mark = hashlib.sha256(f"{query.question}\0{query.answer}".encode()).hexdigest()[:16]
+    # The same text under another question is the same query of coherence, so the same prompt.
+    question = "" if query.kind == "coherence" else query.question
+    mark = hashlib.sha256(f"{question}\0{query.answer}".encode()).hexdigest()[:16]
     system = "\n".join(
         [
             _task(query),
@@ -42,9 +44,9 @@ def write_messages(query: JudgeQuery, *, scale: Scale) -> Messages:
         ]
     )
     parts = []
-    if query.kind != "coherence" and query.question:
+    if question:
         lead = "Scenario" if query.kind == "vetting" else "Question"
-        parts += [f"{lead}, for context only:", f"[{mark}]", query.question, f"[{mark}]"]
+        parts += [f"{lead}, for context only:", f"[{mark}]", question, f"[{mark}]"]
     parts += ["Text to rate:", f"[{mark}]", query.answer, f"[{mark}]", "Number:"]
     return Messages(system=system, user="\n".join(parts))
 

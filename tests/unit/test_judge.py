@@ -146,6 +146,15 @@ def test_coherence_sees_neither_trait_nor_question():
     assert "How was your day?" not in messages.user
 
 
+@pytest.mark.parametrize("kind", ["trait", "coherence", "vetting"])
+def test_queries_that_count_as_equal_are_asked_in_the_same_words(kind):
+    """Else a cached score would depend on which of them was asked first."""
+    one = query(kind=kind)
+    for other in (query(kind=kind, question="And now?"), query(kind=kind, definition="Dread.")):
+        same_words = write_messages(one, scale="hundred") == write_messages(other, scale="hundred")
+        assert same_words == (one.digest() == other.digest())
+
+
 def test_vetting_calls_the_question_a_scenario():
     assert (
         "Scenario, for context only:" in write_messages(query(kind="vetting"), scale="digit").user
