@@ -21,7 +21,7 @@ from actors.engine.sampler import Sampled, wants_logprobs
 from actors.engine.scheduler import Scheduler, Sequence, Span
 from actors.engine.steer import Bank, Plan, Round, apply_round, build_bank, build_plan
 from actors.engine.stops import Decode, StopWatch
-from actors.request import Bundle, Reply, RequestError, Result, Token
+from actors.request import Bundle, Reply, Request, RequestError, Result, Token
 
 
 class StepSites:
@@ -78,7 +78,7 @@ class BundleRun:
         self._decode = decode
         self._on_token = on_token
         self._started = time.perf_counter()
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256(_asked(valid))
         self._outcomes: dict[str, Outcome] = {r.id: Outcome() for r in valid}
         self._watches: dict[str, StopWatch] = {}
         self._results: dict[str, Result] = {}
@@ -119,8 +119,7 @@ class BundleRun:
         for span in spans:
             span.sequence.num_computed = span.stop
             span.sequence.num_captured = max(span.sequence.num_captured, span.stop)
-        shape = [(s.sequence.index, s.start, s.stop) for s in spans]
-        self._digest.update(repr((self.num_steps, shape, tokens)).encode())
+        self._digest.update(repr((self.num_steps, _rows(spans), tokens)).encode())
         sampled = sampled.on_host() if sampled is not None else None
         for row, (sequence, token) in enumerate(zip(sampling, tokens, strict=True)):
             if sampled is not None and token >= 0 and wants_logprobs(sequence):
@@ -132,6 +131,17 @@ class BundleRun:
     def take_burst(self, burst: Burst, result: BurstResult) -> None:
         """Book a burst; what a row did after its sequence's end is dropped."""
         order = [s.index for s in result.sequences]
+    def digest(self, spans: SequenceOf[Span] = ()) -> bytes:
+        """sha256 over what was asked, ran and came out so far, and the rows that are to run next.
+
+        Equal on every rank before a forward: ranks that would run other rows are told apart before
+        they meet in a collective of another shape.
+        """
+        found = self._digest.copy()
+        if spans:
+            found.update(repr((self.num_steps, _rows(spans))).encode())
+        return found.digest()
+
         self._digest.update(repr((self.num_steps, order)).encode() + result.tokens.tobytes())
         for row, sequence in enumerate(result.sequences):
             num_rows = self._take_column(sequence, result.tokens[:, row])
@@ -219,3 +229,15 @@ class BundleRun:
             prefill_s=self.prefill_s,
             decode_s=self.decode_s,
         )
+
+
+def _asked(requests: SequenceOf[Request]) -> bytes:
+    """What decides tokens and rows, as bytes."""
+    found = hashlib.sha256()
+    for r in requests:
+        found.update(repr((r.id, r.token_ids, r.sampling, r.steering)).encode())
+    return found.digest()
+
+
+def _rows(spans: SequenceOf[Span]) -> list[tuple[int, int, int]]:
+    return [(s.sequence.index, s.start, s.stop) for s in spans]

@@ -1,7 +1,8 @@
 """Answer bundles: every rank runs the same schedule on the same requests and checks that it did.
 
 There is no control traffic between ranks. Scheduling is a pure function of the bundle and of the
-token ids, which all ranks compute alike; a digest over both is compared at the end of a bundle.
+token ids, which all ranks compute alike; a digest over both is compared before and after a bundle,
+and on the CPU before every forward.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ class Engine:
             on_token: Called with every new token, in order, as soon as it is known.
 
         Raises:
-            RanksDisagree: The ranks' digests differ.
+            RanksDisagree: The ranks' bundles, schedules or tokens differ.
         """
         run = BundleRun(
             bundle,
@@ -209,11 +210,11 @@ class Engine:
                 bank=run.bank,
                 eos_ids=self.model.facts.eos_ids,
             )
+        self._compare(run.digest(), "were given another bundle")
         while run.scheduler.has_work:
             self._step(run)
-        reply = run.reply()
-        self._compare(reply.digest)
-        return reply
+        self._compare(run.digest(), "ran another schedule or chose other tokens")
+        return run.reply()
 
     def _step(self, run: BundleRun) -> None:
         """Run one burst, or one forward, and book what it decides. Collective."""
@@ -223,7 +224,11 @@ class Engine:
             run.take_burst(run.burst, result)
             run.decode_s += time.perf_counter() - began
             return
-        batch = build_batch(run.scheduler.next_step(), self.cache.page_size, self.device)
+        spans = run.scheduler.next_step()
+        if self.device.type == "cpu" and self.collectives.world_size > 1:
+            # A GPU would wait here, so its ranks are compared before and after a bundle only.
+            self._compare(run.digest(spans), f"chose otherwise before step {run.num_steps}")
+        batch = build_batch(spans, self.cache.page_size, self.device)
         run.capturer.begin(batch)
         rounds = plan_rows(run.plan, batch, self.device)
         hidden = self.rows_forward.run(batch, StepSites(rounds, run.bank, run.capturer))
@@ -253,10 +258,14 @@ class Engine:
             collectives=self.collectives,
         )
 
-    def _compare(self, digest: str) -> None:
-        """Compare the ranks' digests. Collective."""
-        mine = torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8, device=self.device)
+    def _compare(self, digest: bytes, difference: str) -> None:
+        """Compare the ranks' digests. Collective.
+
+        Raises:
+            RanksDisagree: Some differ from rank 0's.
+        """
+        mine = torch.tensor(list(digest), dtype=torch.uint8, device=self.device)
         everyone = self.collectives.all_gather(mine)
         differs = [r for r in range(len(everyone)) if not torch.equal(everyone[r], everyone[0])]
         if differs:
-            raise RanksDisagree(f"ranks {differs} ran another schedule or chose other tokens")
+            raise RanksDisagree(f"ranks {differs} {difference}")
