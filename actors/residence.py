@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from actors.errors import GroupClosed, GroupError, RequestRefused
+from actors.errors import EngineOutOfDate, GroupClosed, GroupError, RequestRefused
 from actors.fair_queue import Entry, FairQueue
 from actors.merge import merge, split
 from actors.pending import Answer, Group
@@ -129,7 +129,11 @@ class Residence:
                 "idle_s": 0.0 if busy else now_s - self._used_s,
                 "idle_timeout_s": self._spec.idle_timeout_s,
                 "tokens_per_s": self._tokens_per_s,
-                "running": [one.bundle.id for batch, _, _ in self._flying for one in batch],
+                "running": [
+                    {"job": one.job, "bundle": one.bundle.id, "for_s": now_s - began_s}
+                    for batch, _, began_s in self._flying
+                    for one in batch
+                ],
                 "jobs": sorted(self._seen_s),
                 "queue": self._places(),
             }
@@ -144,7 +148,8 @@ class Residence:
                     group = self._begin()
                 except (GroupError, UserError) as error:
                     num_failed_starts += 1
-                    if isinstance(error, UserError) or num_failed_starts >= self._spec.max_starts:
+                    is_final = isinstance(error, UserError | EngineOutOfDate)
+                    if is_final or num_failed_starts >= self._spec.max_starts:
                         self._finish("failed", error)
                         return
                 else:

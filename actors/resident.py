@@ -83,10 +83,11 @@ class RemotePending:
 class ResidentGroup:
     """A resident group as a job sees it: like a ``ModelGroup``, but ``close`` only leaves."""
 
-    def __init__(self, call: Call, *, priority: int = 0) -> None:
+    def __init__(self, call: Call, *, priority: int = 0, label: str = "job") -> None:
+        """Args: ``label`` is what people read in the queue, made unique by a few digits."""
         self._call = call
         self._priority = priority
-        self._job = uuid.uuid4().hex[:12]
+        self._job = f"{label}-{uuid.uuid4().hex[:8]}"
         self.state = GroupState.READY
         self.info: ModelInfo = self._wait_until_ready()
 

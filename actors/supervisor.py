@@ -23,12 +23,16 @@ from actors.request import Bundle, EngineSpec
 from actors.residence import Residence, ResidenceSpec
 from actors.resident import Call, ResidentGroup
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Of the supervisor's methods and dictionaries."""
 NAMESPACE = "traitmill"
 PREFIX = "traitmill/resident/"
 NUM_THREADS = 64
 """Callers that may wait at one supervisor at once."""
+LEAVE_S = 1.0
+"""Callers have so long to fetch the outcomes of a group that ended."""
+CLOSE_TIMEOUT_S = 5.0
+"""For a group to end in good order."""
 CALL_TIMEOUT_S = 60.0
 """For an answer of the supervisor itself; its group may be busy, it never is."""
 
@@ -82,13 +86,25 @@ class Supervisor:
         return {}
 
     def _start(self, generation: int) -> ModelGroup:
-        """Start the group's n-th generation."""
+        """Start the group's n-th generation.
+
+        Raises:
+            EngineOutOfDate: The code on disk is no longer the code that this group is named for.
+        """
+        found = fingerprint(self._spec, self._cluster)  # a new rank would load what is there now
+        if found != self._fingerprint:
+            raise EngineOutOfDate(
+                doing="start again",
+                cause="the code on disk changed; run `traitmill group down`, then `up`",
+                expected=found,
+                found=self._fingerprint,
+            )
         return ModelGroup.start(self._spec, self._cluster, generation=generation)
 
     def _serve(self) -> None:
         """Serve to the end, leave callers a moment to fetch their last outcomes, and go."""
         self._residence.serve()
-        time.sleep(2.0)
+        time.sleep(LEAVE_S)
         ray.kill(ray.get_runtime_context().current_actor)
 
 
@@ -98,15 +114,23 @@ def ensure(
     residence: ResidenceSpec | None = None,
     *,
     priority: int = 0,
+    label: str = "job",
 ) -> ResidentGroup:
     """Attach to the resident group of this model and engine, starting it if there is none.
+
+    Args:
+        spec: What the ranks load.
+        cluster: Where they run.
+        residence: Limits of a group that has to be started; None: the usual ones.
+        priority: Of the caller's bundles; higher goes first.
+        label: What the queue calls the caller.
 
     Raises:
         EngineOutOfDate: A group of this name is up with other code or settings.
         GroupStartFailed: It did not start.
     """
     actor = find(spec, cluster) or _create(spec, cluster, residence)
-    return ResidentGroup(_caller(actor), priority=priority)
+    return ResidentGroup(_caller(actor), priority=priority, label=label)
 
 
 def find(spec: EngineSpec, cluster: GroupSpec) -> Any | None:  # noqa: ANN401 - untyped handle
@@ -144,10 +168,18 @@ def residents() -> list[dict[str, Any]]:
 
 
 def stop(actor_name: str) -> None:
-    """End a resident group by its actor's name."""
+    """End a resident group by its actor's name; its callers learn it before it goes."""
     actor = _get(actor_name)
-    if actor is not None:
-        ray.kill(actor)
+    if actor is None:
+        return
+    try:
+        _caller(actor)("close")
+    except GroupClosed:
+        return
+    deadline = time.monotonic() + CLOSE_TIMEOUT_S
+    while _get(actor_name) is not None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    ray.kill(actor)  # a group that is loading or computing cannot look up
 
 
 def _caller(actor: Any) -> Call:  # noqa: ANN401 - untyped handle

@@ -67,6 +67,8 @@ class ClusterConfig:
     """gloo on CPU, nccl on GPUs."""
     resident: bool = False
     """True uses a group that stays loaded on the cluster (``traitmill group up``)."""
+    idle_timeout_s: float = 1800.0
+    """A resident group ends after so long without work; starting counts as work."""
     dashboard: bool = True
     """True serves the Ray dashboard on the loopback address while the job runs."""
     num_cpus: int | None = None

@@ -110,3 +110,5 @@ class ScheduleConfig:
     """Tries of one judge task."""
     progress_s: float = 5.0
     """Seconds between progress lines."""
+    priority: int = 0
+    """Of this job where a resident group serves several; higher goes first."""

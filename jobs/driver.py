@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import NamedTuple
 
 import ray
 
@@ -24,8 +25,9 @@ from actors.group import ModelGroup
 from actors.group_spec import GroupSpec
 from actors.metrics import METER
 from actors.request import EngineSpec
+from actors.residence import ResidenceSpec
 from actors.resident import ResidentGroup
-from conf.resolve import PROJECT
+from conf.resolve import PROJECT, JobRequest
 from conf.schema import ClusterConfig
 from jobs.lane import ClusterFailed
 
@@ -47,6 +49,24 @@ LOOKS = 3
 LAST_WORDS_S = 3.0
 """For a run whose Ray is gone to write down where it stands; calls to Ray may hang for a minute."""
 LOST = "Ray on this node is gone"
+
+
+class ResidentUse(NamedTuple):
+    """How a job uses a group that stays loaded."""
+
+    label: str
+    """What the group's queue calls the job."""
+    priority: int
+    idle_timeout_s: float
+    """Of the group, when the job has to start it."""
+
+
+def resident_use(request: JobRequest) -> ResidentUse | None:
+    """How this point uses a resident group; None when it has a group of its own."""
+    config = request.config
+    if not config.cluster.resident:
+        return None
+    return ResidentUse(request.job, config.schedule.priority, config.cluster.idle_timeout_s)
 
 
 class Terminated(BaseException):
@@ -197,9 +217,14 @@ def _terminable(lost: threading.Event) -> Iterator[None]:
 
 
 def start_group(
-    spec: EngineSpec, group: GroupSpec, generation: int, *, resident: bool = False
+    spec: EngineSpec, group: GroupSpec, generation: int, *, resident: ResidentUse | None = None
 ) -> ModelGroup | ResidentGroup:
     """The n-th model group of a run, or the one that stays loaded on the cluster."""
-    if resident:
-        return supervisor.ensure(spec, group)
+    if resident is not None:
+        limits = ResidenceSpec(
+            idle_timeout_s=resident.idle_timeout_s, max_requests=spec.max_batch_requests
+        )
+        return supervisor.ensure(
+            spec, group, limits, priority=resident.priority, label=resident.label
+        )
     return ModelGroup.start(spec, group, generation=generation)

@@ -60,9 +60,9 @@ def decide(
         num_tasks: Tasks in the failed bundle; 1 for work on the CPU.
         max_attempts: Failures of one piece of work before it is split or skipped.
     """
-    if isinstance(error, ResourcesMissing | StorageError):
+    if isinstance(error, ResourcesMissing | StorageError | EngineOutOfDate):
         return Decision.STOP
-    if isinstance(error, GroupStartFailed | EngineOutOfDate | GroupClosed):
+    if isinstance(error, GroupStartFailed | GroupClosed):
         return Decision.RETRY if attempt < START_ATTEMPTS else Decision.STOP
     if isinstance(error, RequestRefused):
         return Decision.SPLIT if num_tasks > 1 else Decision.SKIP

@@ -217,7 +217,7 @@ class _Execution:
         spec, group = batch.model.spec, group_spec(first)
 
         def start(number: int) -> Group:
-            resident = first.config.cluster.resident
+            resident = driver.resident_use(first)
             return cast("Group", driver.start_group(spec, group, number, resident=resident))
 
         return Scheduler(

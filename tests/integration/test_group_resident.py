@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -19,6 +21,8 @@ from actors.group_spec import GroupSpec
 from actors.request import Bundle, EngineSpec, Request, Sampling
 from actors.residence import ResidenceSpec
 from actors.supervisor import ensure, find, residents
+from jobs.report.console import Console
+from jobs.resident import describe
 
 pytestmark = pytest.mark.ray
 
@@ -95,6 +99,24 @@ def test_another_process_finds_the_group_and_leaves_it_up(local_ray):
     assert (after["actor_name"], after["generation"]) == (before["actor_name"], 1)
 
 
+def test_status_shows_what_runs_who_waits_where_and_how_long():
+    group = ensure(SPEC, CLUSTER, label="steer")
+    group.run(bundle("first"))  # until an answer came, no rate is known
+    pendings = [group.submit(bundle(f"slow:0/{i}")) for i in range(4)]
+    wait_until(lambda: len(residents()[0]["running"]) == 2)
+    out = io.StringIO()
+    describe(residents()[0], Console(out))
+    said = out.getvalue()
+    assert "busy: " in said
+    rows = [line.split() for line in said.split("answered\n")[1].splitlines()]
+    assert all(row[1].startswith("steer-") for row in rows)
+    assert [row[0] for row in rows] == ["running", "running", "1", "2"]
+    assert [row[2] for row in rows] == [f"slow:0/{i}" for i in range(4)]
+    assert all(row[4] == "in" for row in rows[2:])
+    group.close()  # drops what waits
+    assert pendings[0].ticket
+
+
 def test_a_group_with_other_settings_is_not_used_in_silence():
     other = dataclasses.replace(SPEC, dtype="bfloat16")
     with pytest.raises(EngineOutOfDate, match="traitmill group down") as caught:
@@ -125,7 +147,7 @@ def test_a_killed_supervisor_takes_its_ranks_along_and_the_next_job_starts_anew(
     ]
     assert len(pids) == 2
     name = residents()[0]["actor_name"]
-    supervisor.stop(name)
+    ray.kill(ray.get_actor(name, namespace=supervisor.NAMESPACE))
     with pytest.raises(GroupClosed, match="supervisor is gone"):
         group.run(bundle("lost"))
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
@@ -169,3 +191,20 @@ def test_a_group_that_cannot_start_tells_the_job_and_ends():
     with pytest.raises(GroupStartFailed, match="FakeOutOfMemoryError"):
         ensure(dataclasses.replace(SPEC, random_seed=2001), broken, ResidenceSpec(max_starts=1))
     wait_until(lambda: not [one for one in residents() if one["name"] == "broken"])
+
+
+def test_ranks_are_not_started_again_from_code_that_changed_on_disk():
+    """What a new rank would import is no longer what the group's name says."""
+    payload = {
+        "spec": pickle.dumps(SPEC),
+        "cluster": pickle.dumps(dataclasses.replace(CLUSTER, name="edited")),
+        "residence": pickle.dumps(ResidenceSpec()),
+        "fingerprint": "0123456789ab",
+    }
+    actor = ray.remote(supervisor.Supervisor).options(num_cpus=0, max_concurrency=4).remote(payload)
+    said = supervisor._info(actor)
+    while said["state"] == "starting":
+        said = supervisor._info(actor)
+    assert (said["state"], said["generation"]) == ("failed", 1)
+    assert said["error"].startswith("the resident group runs engine 0123456789ab, not ")
+    assert "the code on disk changed" in said["error"]

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -19,6 +13,7 @@ import pytest
 from jobs import submit
 from jobs.entry import main
 from storage.manifest import Run
+from tests.head import Head
 
 pytestmark = pytest.mark.ray
 
@@ -34,57 +29,11 @@ SMALL = (
 )
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
-def answers(url: str, token: str) -> bool:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
-    try:
-        with urllib.request.urlopen(request, timeout=2) as reply:
-            return reply.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster():
     """A head node of our own, on the loopback address and with a token."""
-    token = os.environ["RAY_AUTH_TOKEN"]  # Ray reads it once per process
-    port, dashboard = free_port(), free_port()
-    environment = {
-        **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
-    }
-    environment.pop("RAY_ADDRESS", None)
-    # Ray puts sockets there, and their paths may have 107 characters only.
-    folder = Path("/tmp") / f"tm{secrets.token_hex(3)}"
-    head = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
-            *("--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={dashboard}"),
-            *("--num-cpus=2", "--object-store-memory=100000000", f"--temp-dir={folder}"),
-            "--disable-usage-stats",
-        ],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 60
-    while not answers(f"{environment['RAY_API_SERVER_ADDRESS']}/api/version", token):
-        assert time.monotonic() < deadline, "the head node did not come up"
-        time.sleep(0.2)
-    yield environment
-    head.terminate()
-    try:
-        head.wait(timeout=15)
-    except subprocess.TimeoutExpired:
-        os.killpg(head.pid, signal.SIGKILL)
-        head.wait()
+    with Head() as head:
+        yield head.environment
 
 
 def results(run_dir: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from actors.request import EngineSpec
-from conf.schema import ClusterConfig
+from conf.schema import ClusterConfig, JobConfig
 from jobs import driver
 from jobs.lane import ClusterFailed
 
@@ -193,12 +193,25 @@ def test_a_termination_is_no_ordinary_exception():
     assert not issubclass(driver.Terminated, Exception)
 
 
-@pytest.mark.parametrize("resident", [False, True])
-def test_a_resident_group_is_attached_to_and_any_other_is_started(monkeypatch, resident):
+@pytest.mark.parametrize("use", [None, driver.ResidentUse("steer", 7, 60.0)])
+def test_a_resident_group_is_attached_to_and_any_other_is_started(monkeypatch, use):
     called = []
     monkeypatch.setattr(
         driver.ModelGroup, "start", lambda spec, group, generation: called.append(generation)
     )
-    monkeypatch.setattr(driver.supervisor, "ensure", lambda spec, group: called.append("ensure"))
-    driver.start_group(EngineSpec(model_path="/m"), None, 3, resident=resident)
-    assert called == (["ensure"] if resident else [3])
+    monkeypatch.setattr(
+        driver.supervisor,
+        "ensure",
+        lambda spec, group, limits, **use: called.append((limits.idle_timeout_s, use)),
+    )
+    driver.start_group(EngineSpec(model_path="/m"), None, 3, resident=use)
+    assert called == ([3] if use is None else [(60.0, {"priority": 7, "label": "steer"})])
+
+
+def test_only_a_job_that_asks_for_it_uses_a_resident_group():
+    config = JobConfig(job="steer")
+    request = SimpleNamespace(job="steer", config=config)
+    assert driver.resident_use(request) is None
+    config.cluster.resident = True
+    config.schedule.priority = 7
+    assert driver.resident_use(request) == ("steer", 7, 1800.0)

@@ -55,7 +55,7 @@ def test_patience_is_a_setting() -> None:
     assert decide(error, attempt=1, num_tasks=4, max_attempts=1) is Decision.SPLIT
 
 
-@pytest.mark.parametrize("kind", [GroupStartFailed, EngineOutOfDate, GroupClosed])
+@pytest.mark.parametrize("kind", [GroupStartFailed, GroupClosed])
 def test_a_group_is_started_twice_and_then_the_run_stops(kind: type[GroupError]) -> None:
     assert START_ATTEMPTS == 2
     assert decide(group_error(kind), attempt=1) is Decision.RETRY
@@ -65,6 +65,10 @@ def test_a_group_is_started_twice_and_then_the_run_stops(kind: type[GroupError])
 
 def test_a_cluster_that_is_too_small_stops_the_run_at_once() -> None:
     assert decide(group_error(ResourcesMissing), attempt=1) is Decision.STOP
+
+
+def test_a_group_of_other_code_stops_the_run_at_once() -> None:
+    assert decide(group_error(EngineOutOfDate), attempt=1, num_tasks=8) is Decision.STOP
 
 
 def test_a_refused_bundle_is_split_until_the_faulty_task_stands_alone() -> None:

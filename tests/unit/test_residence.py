@@ -326,7 +326,8 @@ def test_a_queue_shows_position_priority_and_time():
         urgent = scene.submit("c", "urgent", priority=9)
         status = scene.residence.describe()
         assert status["state"] == "ready"
-        assert status["running"][0] == "b0"
+        assert (status["running"][0]["job"], status["running"][0]["bundle"]) == ("a", "b0")
+        assert status["running"][0]["for_s"] >= 0
         places = {one["bundle"]: one for one in status["queue"]}
         assert [places[one]["position"] for one in ("urgent", "b1", "b2")] == [0, 1, 2]
         assert places["b2"]["eta_s"] > places["b1"]["eta_s"] > 0

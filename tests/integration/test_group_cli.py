@@ -1,0 +1,117 @@
+"""``traitmill group up | status | down`` as a user types it, with jobs of their own processes."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from jobs.entry import ExitCode
+from jobs.report.console import Console
+from jobs.resident import run_group_command
+from storage.manifest import Run
+from tests.head import Head
+
+pytestmark = pytest.mark.ray
+
+JOB = ("steer", "trait=anxiety", "layer=3", "coefficient=4", "method=mean_difference")
+SMALL = (
+    "extraction.num_pairs=8",
+    "extraction.min_passed=1",
+    "extraction.vetting=false",
+    "steering.num_questions=2",
+    "steering.samples=1",
+    "steering.max_new_tokens=8",
+    "cluster.resident=true",
+)
+NONE = "no resident group on this cluster\n"
+
+
+@pytest.fixture(scope="module")
+def head():
+    with Head() as made:
+        before = os.environ.get("RAY_ADDRESS")
+        os.environ["RAY_ADDRESS"] = made.address
+        yield made
+        if before is None:
+            del os.environ["RAY_ADDRESS"]
+        else:
+            os.environ["RAY_ADDRESS"] = before
+
+
+def group(command, *arguments):
+    """The exit code and what was said."""
+    out, err = io.StringIO(), io.StringIO()
+    code = run_group_command(command, list(arguments), Console(out, err))
+    return code, out.getvalue() + err.getvalue()
+
+
+def start_job(head, folder, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", *arguments],
+        cwd=folder,
+        env={**head.environment, "RAY_ADDRESS": head.address, "PYTHONPATH": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def edited_copy(repo_root, folder):
+    """The project with one line more in the engine."""
+    for name in ("actors", "conf", "jobs", "storage"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(repo_root / name, folder / name, ignore=ignored)
+    engine = folder / "actors" / "engine" / "engine.py"
+    engine.write_text(engine.read_text() + "\n# an edit\n")
+    return folder
+
+
+def test_a_group_is_brought_up_used_by_two_jobs_looked_at_and_taken_down(head, repo_root, tmp_path):
+    assert group("status") == (ExitCode.DONE, NONE)
+    alone = "cluster.tensor_parallel_size=1"
+
+    code, said = group("up", alone, "cluster.idle_timeout_s=600")
+    assert code == ExitCode.DONE, said
+    assert "toy_mla: 1 rank(s) on cpu" in said
+    assert "loaded\ntoy_mla: ready, up" in said
+    assert "model: deepseek_v3, 6 layers of 128, float32" in said
+    fingerprint = said.split("fingerprint ")[1].split()[0]
+
+    runs = [tmp_path / "a", tmp_path / "b"]
+    jobs = [start_job(head, repo_root, *JOB, *SMALL, alone, f"run_dir={one}") for one in runs]
+    stranger = start_job(
+        head,
+        edited_copy(repo_root, tmp_path / "edited"),
+        *("generate", "cluster.resident=true", alone, "run_dir=run"),
+    )
+    for job in jobs:
+        said, _ = job.communicate(timeout=60)
+        assert job.returncode == 0, said
+    assert answers(runs[0]) == answers(runs[1]) != []
+
+    said, _ = stranger.communicate(timeout=60)
+    assert stranger.returncode == ExitCode.NO_CLUSTER
+    (sentence,) = [line for line in said.splitlines() if line.startswith("failed: ")]
+    assert f"the resident group runs engine {fingerprint}, not " in sentence
+    assert "run `traitmill group down` and `traitmill group up`" in sentence
+    assert "Traceback" not in said
+
+    assert "was up already" in group("up", alone)[1]
+    code, said = group("status")
+    assert f"fingerprint {fingerprint}\n" in said  # one load for all
+    assert "idle for " in said
+    assert "; ends by itself in 9 min " in said
+    code, said = group("down")
+    assert (code, said.split(" after ")[0]) == (ExitCode.DONE, "toy_mla: down")
+    assert group("status")[1] == NONE
+
+
+def answers(folder):
+    with Run.open(folder) as run:
+        rows = run.read("steering").to_pylist()
+    return [(row["question"], row["completion_ids"]) for row in rows]
