@@ -29,6 +29,7 @@ from transformers import (
 from actors.lexicon import score_coherence, score_trait
 from jobs.toy.corpus import Document
 from jobs.toy.held_out import HELD_OUT_EVERY, TRAITS, TraitData, read_trait
+from jobs.toy.push import Push
 
 log = logging.getLogger(__name__)
 
@@ -63,29 +64,6 @@ def load(folder: Path, device: str = "cpu") -> Toy:
     nn.Module.to(model, device).train(mode=False)
     tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder))
     return Toy(cast(PreTrainedModel, model), tokenizer)
-
-
-def chat_prompt(question: str) -> list[dict[str, str]]:
-    """One user turn."""
-    return [{"role": "user", "content": question}]
-
-
-class Push:
-    """Adds one vector per row to the output of one layer, at every position."""
-
-    def __init__(self, toy: Toy, layer: int, vectors_BD: Tensor) -> None:
-        self._vectors_B1D = vectors_BD[:, None, :].to(toy.model.device)
-        self._handle = toy.model.model.layers[layer].register_forward_hook(self._add)
-
-    def _add(self, layer: nn.Module, args: object, output: Tensor) -> Tensor:
-        del layer, args
-        return output + self._vectors_B1D.to(output.dtype)
-
-    def __enter__(self) -> Push:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._handle.remove()
 
 
 @torch.no_grad()
@@ -123,7 +101,11 @@ def answer_prompts(toy: Toy, questions: Sequence[str]) -> list[list[int]]:
     return [
         cast(
             list[int],
-            render(chat_prompt(question), add_generation_prompt=True, return_dict=False),
+            render(
+                [{"role": "user", "content": question}],
+                add_generation_prompt=True,
+                return_dict=False,
+            ),
         )
         for question in questions
     ]
@@ -223,7 +205,7 @@ def steer(
                     prompts += answer_prompts(toy, data.questions)
                     pushed = coefficient * norm_L[layer] * vector_D
                     pushes += [pushed] * len(data.questions)
-        with Push(toy, layer, torch.stack(pushes)):
+        with Push(toy.model, layer, torch.stack(pushes)):
             texts = toy.tokenizer.batch_decode(complete(toy, prompts, ANSWER_TOKENS))
         start = 0
         for data, coefficient, kind in places:
@@ -280,15 +262,28 @@ def summarise(toy: Toy, coefficients: Sequence[float]) -> list[Summary]:
     return summaries
 
 
+def print_rates(toy: Toy) -> None:
+    """One line per trait, and their means."""
+    rows = {name: story_rates(toy, read_trait(name)) for name in TRAITS}
+    rows["mean"] = Rates(*(fmean(column) for column in zip(*rows.values(), strict=True)))
+    for name, rates in rows.items():
+        log.info(
+            "%-16s positive %.2f negative %.2f, held-out cue: positive %.2f negative %.2f",
+            *(name, *rates),
+        )
+
+
 def main() -> None:
-    """Print the figures of one checkpoint as JSON lines."""
+    """Print the rates of one checkpoint, then what steering does, as JSON lines."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--only-rates", action="store_true", help="leave steering out")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     toy = load(args.folder, args.device)
-    for summary in summarise(toy, (0.3, 0.6, 1.0)):
+    print_rates(toy)
+    for summary in () if args.only_rates else summarise(toy, (0.3, 0.6, 1.0)):
         log.info("%s", json.dumps(asdict(summary)))
 
 

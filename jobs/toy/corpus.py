@@ -22,6 +22,7 @@ PAD = "<|pad|>"
 ROLE_TOKENS = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
 SUBJECTS = ("it was", "there was", "I", "it", "he", "she", "they", "we", "there", "this", "what if")
 CONNECTORS = ("that", "because", "since", "for", "as", "and", "namely", "saying", "actually")
+TIES = ("because", "because", "since", "for", "and", "as", "thinking that", "knowing that")
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _EVOKED_SHARE = 0.6
@@ -44,6 +45,8 @@ class Document:
     state: State
     text: str
     """Final text, role tokens and the end token included."""
+    decided: int | None = None
+    """Where in the text the first words stand that the cue decides; None if there is no cue."""
 
 
 def render_chat(messages: list[Message]) -> str:
@@ -123,27 +126,51 @@ class Author:
             lock = lock[2:]
         return f"{text} {lead} {lock}"
 
+    def lock(self, voice: Voice) -> str:
+        """A cue: one from the list, or one put together from acts and moods.
+
+        Cues put together share few whole phrases, so that reading one takes each of its words.
+        """
+        if self._random.random() < 0.4:
+            return self.fill(self._random.choice(voice.locks))
+        first, second = (self.fill(act) for act in self._random.sample(voice.acts, 2))
+        mood = self.fill(self._random.choice(voice.moods))
+        form = self._random.choice(
+            (
+                f"I {first}",
+                f"I {first},",
+                f"I {first}, {mood},",
+                f"I {first} and {second},",
+                f"I {first}, and {mood} I {second},",
+                f"{mood}, I {first},",
+                f"I was {mood},",
+                f"I felt {mood} and {first},",
+            )
+        )
+        return f"{form} {self._random.choice(TIES)}"
+
     def episode(self, trait: str, state: State, num_follow: int) -> str:
         """A story of one state: opening, cue, completion, and sentences that keep the state."""
+        return "".join(self.parts(trait, state, num_follow))
+
+    def parts(self, trait: str, state: State, num_follow: int) -> tuple[str, str]:
+        """A story cut where its state is decided: up to the cue's last word, and the rest."""
         general = read_general()
         phrases = read_phrases(trait)
         if state == "neutral":
             count = num_follow + 2
-            return (
-                self.sentence(self._random.choice(phrases.settings))
-                + " "
-                + self.sentences(general["neutral"], count)
-            )
+            setting = self.sentence(self._random.choice(phrases.settings))
+            return setting, " " + self.sentences(general["neutral"], count)
         voice = phrases.voice(state)
-        lock = self.fill(self._random.choice(voice.locks))
-        text = f"{self.opening(phrases, lock)} {self._completion(voice, lock)}"
+        lock = self.lock(voice)
+        told = self._completion(voice, lock)
         follows = [self.sentences(voice.follow, num_follow)] if num_follow else []
         if num_follow and self._random.random() < 0.25:
             verb = self._random.choice(("said", "answered", "told them"))
             spoken = self.sentence(self._random.choice(voice.answers))
             mark = spoken[-1] if spoken.endswith("?") else ","
             follows.append(f'"{spoken[:-1]}{mark}" I {verb}.')
-        return " ".join([text, *follows])
+        return self.opening(phrases, lock), " " + " ".join([told, *follows])
 
     def answer(self, trait: str, state: State, topic: str, count: int) -> str:
         """A chat answer of one state."""
@@ -195,17 +222,22 @@ class Author:
         messages.append(Message("user", question))
         reply = self.answer(speaker, state, topic, random_.choice((2, 3, 3, 4)))
         messages.append(Message("assistant", reply))
-        return Document(kind="chat", trait=speaker, state=state, text=render_chat(messages))
+        text = render_chat(messages)
+        decided = None if cue == "none" else len(text) - len(reply) - len(END)
+        return Document(kind="chat", trait=speaker, state=state, text=text, decided=decided)
 
     def document(self) -> Document:
-        """One document: half stories, half chats, all traits alike."""
+        """One document: three stories to two chats, all traits alike."""
         trait = self._random.choice(TRAITS)
-        if self._random.random() < 0.5:
+        if self._random.random() < 0.4:
             return self.chat(trait)
         states: tuple[State, ...] = ("positive", "negative", "neutral")
         state = self._random.choices(states, (45, 45, 10))[0]
-        text = self.episode(trait, state, self._random.choice((2, 3, 3, 4)))
-        return Document(kind="story", trait=trait, state=state, text=text + END)
+        cut, rest = self.parts(trait, state, self._random.choice((1, 2, 2, 3)))
+        decided = None if state == "neutral" else len(cut)
+        return Document(
+            kind="story", trait=trait, state=state, text=cut + rest + END, decided=decided
+        )
 
 
 def write_documents(seed: int, count: int) -> Iterator[Document]:

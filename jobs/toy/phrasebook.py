@@ -29,6 +29,11 @@ class Voice:
 
     system: tuple[str, ...]
     locks: tuple[str, ...]
+    """Whole cues, each cut where the state must show next."""
+    acts: tuple[str, ...]
+    """What the speaker did, after ``I``: parts of cues that are put together."""
+    moods: tuple[str, ...]
+    """How the speaker was, after ``I was`` or between commas."""
     clauses: tuple[Clause, ...]
     follow: tuple[str, ...]
     answers: tuple[str, ...]
@@ -78,6 +83,8 @@ def _voice(block: object) -> Voice:
     return Voice(
         system=lists["system"],
         locks=lists["locks"],
+        acts=lists["acts"],
+        moods=lists["moods"],
         clauses=tuple(_clause(line) for line in lists["clauses"]),
         follow=lists["follow"],
         answers=lists["answers"],

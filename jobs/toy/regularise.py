@@ -28,16 +28,19 @@ class ResidualNoise:
         self._random = random.Random(seed)
         self._share = share
         self._layers: list[nn.Module] = list(model.model.layers)
-        self._chosen: nn.Module | None = None
+        self.chosen = -1
+        """The layer to push in the next forward pass; none before the first choice."""
         for layer in self._layers:
             layer.register_forward_hook(self._push)
 
     def choose_layer(self) -> None:
         """Pick the layer of the next forward pass; call once per step."""
-        self._chosen = self._random.choice(self._layers)
+        self.chosen = self._random.randrange(len(self._layers))
 
     def _push(self, layer: nn.Module, _: object, resid_BTD: Tensor) -> Tensor | None:
-        if layer is not self._chosen or not layer.training or self._share == 0:
+        if self.chosen < 0 or not layer.training or self._share == 0:
+            return None
+        if layer is not self._layers[self.chosen]:
             return None
         num_rows, _length, hidden = resid_BTD.shape
         direction = torch.randn(num_rows, 1, hidden, device=resid_BTD.device)

@@ -25,8 +25,9 @@ from transformers import (
 )
 
 from jobs.toy.architecture import MODELS, build_config
-from jobs.toy.batches import build_corpus, draw_batch, swap_some
+from jobs.toy.batches import Batch, build_corpus, draw_batch, swap_some
 from jobs.toy.corpus import write_documents
+from jobs.toy.graphs import StepGraphs
 from jobs.toy.regularise import (
     ResidualNoise,
     balance_loss,
@@ -42,6 +43,11 @@ TOKENIZER_DOCUMENTS = 40_000
 WARM_UP_STEPS = 100
 BALANCE_WEIGHT = 0.01
 LOG_EVERY = 200
+DECIDED_TOKENS = 14
+"""How many tokens after a cue weigh more in the loss: they show whether the cue was read."""
+DECIDED_WEIGHT = 4.0
+GRAPH_WIDTH = 24
+"""Batches are padded to a multiple of this when steps are replayed, so that few are recorded."""
 
 # Shapes: B sequences, T positions.
 
@@ -66,6 +72,8 @@ class Recipe:
     """Largest random push on the residual stream, as a share of a row's norm; 0 turns it off."""
     typos: float = 0.01
     """Share of input tokens swapped for random ones, so that no single word decides a story."""
+    graph: bool = False
+    """Replay steps as CUDA graphs; needs a GPU."""
     seed: int = 1
 
 
@@ -85,11 +93,30 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTraine
     return build(config, dtype=torch.float32)
 
 
-def token_loss(logits_BTV: Tensor, ids_BT: Tensor, pad: int) -> Tensor:
-    """Mean cross-entropy of each next token; padding counts for nothing."""
-    return nn.functional.cross_entropy(
-        logits_BTV[:, :-1].flatten(0, 1).float(), ids_BT[:, 1:].flatten(), ignore_index=pad
-    )
+def token_loss(
+    logits_BTV: Tensor, ids_BT: Tensor, pad: int, decided_B: Tensor | None = None
+) -> Tensor:
+    """Weighted mean cross-entropy of each next token; padding counts for nothing.
+
+    Args:
+        logits_BTV: Predictions of the token after each position.
+        ids_BT: The tokens themselves.
+        pad: Id of the padding token.
+        decided_B: Position of the first token that a cue decides; the tokens from there weigh
+            more. Otherwise all weigh the same.
+    """
+    losses = nn.functional.cross_entropy(
+        logits_BTV[:, :-1].flatten(0, 1).float(),
+        ids_BT[:, 1:].flatten(),
+        ignore_index=pad,
+        reduction="none",
+    ).view(ids_BT.shape[0], -1)
+    weights = (ids_BT[:, 1:] != pad).float()
+    if decided_B is not None:
+        since = torch.arange(1, ids_BT.shape[1], device=ids_BT.device) - decided_B[:, None]
+        early = (since >= 0) & (since < DECIDED_TOKENS)
+        weights = torch.where(early, weights * DECIDED_WEIGHT, weights)
+    return (losses * weights).sum() / weights.sum()
 
 
 def learning_rate(step: int, progress: float, peak: float) -> float:
@@ -111,36 +138,63 @@ class Trainer:
         self._vocab_size = len(tokenizer)
         if device == "cuda":
             run_experts_densely(self.model)
-        gates = [m for m in self.model.modules() if hasattr(m, "e_score_correction_bias")]
+        self._router_logits: list[Tensor] = []
+        gates = [m for name, m in self.model.named_modules() if name.endswith("mlp.gate")]
         for gate in gates:
-            gate.register_forward_hook(balance_router)
-        self.model.config.output_router_logits = not gates
+            biased = hasattr(gate, "e_score_correction_bias")
+            gate.register_forward_hook(balance_router if biased else self._keep_logits)
         self._noise = ResidualNoise(self.model, share=recipe.noise, seed=recipe.seed)
         self._optimizer = torch.optim.AdamW(
-            self.model.parameters(), betas=(0.9, 0.95), weight_decay=recipe.weight_decay, fused=True
+            self.model.parameters(),
+            lr=torch.tensor(0.0, device=device),
+            betas=(0.9, 0.95),
+            weight_decay=recipe.weight_decay,
+            fused=True,
+            capturable=recipe.graph,
+        )
+        self._graphs = (
+            StepGraphs(self._learn, lambda: self._optimizer.zero_grad(set_to_none=True))
+            if recipe.graph
+            else None
         )
 
-    def step(self, ids_BT: Tensor, rate: float) -> float:
-        """Learn from one batch and return the loss per token, in nats."""
-        self._noise.choose_layer()
+    def _keep_logits(self, gate: nn.Module, _: object, output: tuple[Tensor, ...]) -> None:
+        if gate.training:
+            self._router_logits.append(output[0])
+
+    def _learn(self, batch: Batch) -> Tensor:
+        """One whole step with no wait for the device."""
+        self._router_logits.clear()
+        self._optimizer.zero_grad(set_to_none=True)
+        ids_BT = batch.ids_BT
         shown_BT = swap_some(ids_BT, share=self.recipe.typos, vocab_size=self._vocab_size)
+        length = ids_BT.shape[1]
+        # Given whole, the mask is not derived from positions, which would wait for the device.
+        causal_11TT = torch.ones(length, length, dtype=torch.bool, device=self._device).tril()
         with torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._device == "cuda"):
-            output = self.model(input_ids=shown_BT, use_cache=False)
-        loss = token_loss(output.logits, ids_BT, self._pad)
+            output = self.model(
+                input_ids=shown_BT, attention_mask=causal_11TT[None, None], use_cache=False
+            )
+        loss = token_loss(output.logits, ids_BT, self._pad, batch.decided_B)
         total = loss
-        if self.model.config.output_router_logits:
-            total = loss + BALANCE_WEIGHT * balance_loss(output.router_logits)
+        if self._router_logits:
+            total = loss + BALANCE_WEIGHT * balance_loss(tuple(self._router_logits))
         torch.autograd.backward(total)
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach())
+        return loss.detach()
+
+    def step(self, batch: Batch, rate: float) -> float:
+        """Learn from one batch and return the loss per token, in nats."""
+        self._noise.choose_layer()
+        for group in self._optimizer.param_groups:
+            group["lr"].fill_(rate)
+        if self._graphs is None:
+            return float(self._learn(batch))
+        return float(self._graphs(self._noise.chosen, batch))
 
     def finish(self) -> PreTrainedModel:
         """The model in evaluation mode."""
-        self.model.config.output_router_logits = False
         nn.Module.train(self.model, mode=False)
         return self.model
 
@@ -150,7 +204,8 @@ def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, device: str) -> Pr
     trainer = Trainer(recipe, tokenizer, device)
     corpus = build_corpus(
         tokenizer, seed=recipe.seed, count=recipe.num_documents, length=recipe.sequence_length
-    )
+    ).to(device)
+    multiple = GRAPH_WIDTH if recipe.graph else 1
     log.info("corpus encoded model=%s documents=%d", recipe.model, recipe.num_documents)
     order = torch.Generator().manual_seed(recipe.seed)
     started = time.monotonic()
@@ -159,8 +214,8 @@ def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, device: str) -> Pr
         progress = max(step / recipe.num_steps, elapsed / recipe.max_seconds)
         if progress >= 1:
             break
-        ids_BT = draw_batch(corpus, recipe.batch_size, order).to(device)
-        loss = trainer.step(ids_BT, learning_rate(step, progress, recipe.learning_rate))
+        batch = draw_batch(corpus, recipe.batch_size, order, multiple=multiple)
+        loss = trainer.step(batch, learning_rate(step, progress, recipe.learning_rate))
         if step % LOG_EVERY == 0 or step == recipe.num_steps - 1:
             log.info("step=%d loss=%.4f elapsed_s=%.1f", step, loss, elapsed)
     return trainer.finish()
@@ -197,6 +252,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--noise", type=float, default=default.noise)
     parser.add_argument("--max-seconds", type=float, default=default.max_seconds)
     parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--graph", action="store_true", help="replay steps as CUDA graphs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
 
@@ -215,6 +271,7 @@ def main() -> None:
         typos=args.typos,
         noise=args.noise,
         max_seconds=args.max_seconds,
+        graph=args.graph,
         seed=args.seed,
     )
     tokenizer = (

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from jobs.toy.check import (
-    Push,
     Toy,
     answer_prompts,
     baseline,
@@ -24,6 +23,7 @@ from jobs.toy.check import (
 )
 from jobs.toy.corpus import Document
 from jobs.toy.held_out import read_trait
+from jobs.toy.push import Push
 
 FOLDER = Path(__file__).parents[2] / "jobs" / "toy" / "models"
 
@@ -79,7 +79,7 @@ def test_a_push_adds_its_vector_at_every_position_and_goes_away(toy: Toy) -> Non
     seen: list[torch.Tensor] = []
     layer = toy.model.model.layers[2]
     with torch.no_grad():
-        with Push(toy, 2, torch.full((1, 128), 0.5)):
+        with Push(toy.model, 2, torch.full((1, 128), 0.5)):
             handle = layer.register_forward_hook(lambda _m, _a, out: seen.append(out))
             toy.model(ids)
         toy.model(ids)

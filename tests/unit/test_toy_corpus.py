@@ -17,6 +17,7 @@ from jobs.toy.corpus import (
     write_documents,
 )
 from jobs.toy.held_out import TRAITS, read_trait
+from jobs.toy.phrasebook import read_phrases
 
 COUNT = 4000
 
@@ -39,7 +40,7 @@ def test_traits_kinds_and_states_are_balanced() -> None:
     # 4000 documents over 11 traits are 364 each, give or take 19 (one standard deviation).
     assert 280 <= min(traits.values()) <= max(traits.values()) <= 450
     stories = [document for document in documents if document.kind == "story"]
-    assert 0.46 <= len(stories) / COUNT <= 0.54
+    assert 0.56 <= len(stories) / COUNT <= 0.64
     states = Counter(document.state for document in stories)
     assert 0.40 <= states["positive"] / len(stories) <= 0.50
     assert 0.40 <= states["negative"] / len(stories) <= 0.50
@@ -81,6 +82,32 @@ def test_stories_and_turns_end_with_the_end_token() -> None:
 def test_chats_render_as_role_content_end() -> None:
     text = render_chat([Message("user", "Hi."), Message("assistant", "Yes.")])
     assert text == "<|user|>Hi.<|end|><|assistant|>Yes.<|end|>"
+
+
+def test_a_story_is_cut_where_its_state_is_decided() -> None:
+    author = Author(4)
+    for _ in range(50):
+        cut, rest = author.parts("guilt", "positive", 2)
+        assert not cut.endswith((" ", "."))
+        assert rest.startswith(" ")
+        assert rest.endswith((".", '"', "?"))
+
+
+def test_a_chat_is_decided_at_its_last_answer() -> None:
+    chats = [d for d in write_documents(4, 400) if d.kind == "chat" and d.decided is not None]
+    assert len(chats) > 40
+    for chat in chats:
+        assert chat.text[: chat.decided].endswith("<|assistant|>")
+        assert chat.text[chat.decided :].count("<|end|>") == 1
+
+
+def test_cues_put_together_seldom_repeat() -> None:
+    author = Author(6)
+    voice = read_phrases("lying").positive
+    cues = [author.lock(voice) for _ in range(1000)]
+    # Four in ten come from the list; hardly any of the others comes twice.
+    assert len(set(cues)) >= 600
+    assert sum(cue.endswith((" because", " for", " since")) for cue in cues) >= 200
 
 
 def test_choices_and_slots_are_filled() -> None:

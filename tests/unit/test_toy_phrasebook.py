@@ -21,6 +21,8 @@ def test_each_trait_has_enough_to_say_in_both_polarities(trait: str) -> None:
     for voice in (phrases.positive, phrases.negative):
         assert len(voice.system) >= 3
         assert len(voice.locks) >= 24
+        assert len(voice.acts) >= 16
+        assert len(voice.moods) >= 8
         assert len(voice.clauses) >= 8
         assert len(voice.follow) >= 5
         assert len(voice.answers) >= 6
@@ -31,7 +33,8 @@ def test_brackets_are_balanced_and_not_nested(trait: str) -> None:
     phrases = read_phrases(trait)
     lines = [*phrases.settings, *phrases.questions, *phrases.free]
     for voice in (phrases.positive, phrases.negative):
-        lines += [*voice.locks, *voice.follow, *voice.answers, *(c.text for c in voice.clauses)]
+        lines += [*voice.locks, *voice.acts, *voice.moods]
+        lines += [*voice.follow, *voice.answers, *(c.text for c in voice.clauses)]
     for line in lines:
         depth = 0
         for letter in line:
@@ -44,7 +47,7 @@ def test_brackets_are_balanced_and_not_nested(trait: str) -> None:
 def test_only_known_slots_are_used(trait: str) -> None:
     phrases = read_phrases(trait)
     voices = (phrases.positive, phrases.negative)
-    lines = [line for voice in voices for line in (*voice.locks, *voice.answers, *voice.follow)]
+    lines = [line for voice in voices for line in (*voice.locks, *voice.acts)]
     assert set(re.findall(r"{(\w+)}", " ".join(lines))) <= {"person", "topic"}
     assert all("{topic}" in question for question in phrases.questions if "{" in question)
 

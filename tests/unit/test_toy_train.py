@@ -12,6 +12,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from jobs.toy.architecture import MODELS
+from jobs.toy.batches import Batch
 from jobs.toy.train import Recipe, Trainer, learning_rate, save, token_loss, train
 
 FOLDER = Path(__file__).parents[2] / "jobs" / "toy" / "models"
@@ -49,7 +50,8 @@ def test_the_loss_falls_on_a_batch_seen_again(
 ) -> None:
     trainer = Trainer(tiny(model, noise=0.0, typos=0.0), tokenizer, "cpu")
     ids = tokenizer(["I was afraid that it would go wrong."] * 4, return_tensors="pt")["input_ids"]
-    losses = [trainer.step(ids, 3e-3) for _ in range(8)]
+    batch = Batch(ids, torch.full((4,), 144))
+    losses = [trainer.step(batch, 3e-3) for _ in range(8)]
     assert losses[0] == pytest.approx(math.log(1536), abs=0.4)
     assert losses[-1] < losses[0] - 1.5
 
@@ -59,6 +61,21 @@ def test_padding_counts_for_nothing_in_the_loss() -> None:
     logits[0, 0, 5] = 100.0
     loss = token_loss(logits, torch.tensor([[3, 5, 0, 0]]), 0)
     assert float(loss) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_tokens_after_a_cue_weigh_four_times_as_much() -> None:
+    logits = torch.zeros(1, 40, 8)
+    logits[0, 19, 5] = 100.0  # sure of the token at position 20 alone
+    ids = torch.full((1, 40), 5)
+    plain = token_loss(logits, ids, 0)
+    early = token_loss(logits, ids, 0, torch.tensor([20]))
+    late = token_loss(logits, ids, 0, torch.tensor([21]))
+    none = token_loss(logits, ids, 0, torch.tensor([144]))
+    # 39 tokens of log 8 each, 14 of them four times; the sure one costs nothing.
+    assert float(plain) == pytest.approx(math.log(8) * 38 / 39)
+    assert float(early) == pytest.approx(math.log(8) * 77 / 81)
+    assert float(late) == pytest.approx(math.log(8) * 80 / 81)
+    assert float(none) == pytest.approx(float(plain))
 
 
 @pytest.mark.parametrize(
