@@ -1,193 +1,164 @@
 """A job that is killed again and again ends in the same bytes as one that was left alone.
 
-``python -m tests.chaos.run --kills 20 --seed 0``: one clean run of a small pipeline, then the same
-request in new folders, ended at random moments by SIGKILL of its whole process group, SIGKILL of
-one rank, or SIGTERM, and started again until it ends by itself; until every kill hit a job at work.
+``python -m tests.chaos.run --kills 200 --seed 0 [--record]``: one clean run of a small pipeline,
+then the same request in new folders on a Ray and with a judge of our own. Ranks, the driver, the
+judge, the supervisor of a resident group and the whole of Ray are killed at random moments, until
+every kill hit a job at work; each folder is then compared with the clean one, byte by byte.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
+import json
 import os
+import platform
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from storage.manifest import Run
+import ray
+import torch
 
-SMALL = (
-    "trait=anxiety",
-    "layer=1",
-    "extraction.num_pairs=12",
-    "extraction.min_passed=3",
-    "steering.num_questions=6",
-    "steering.coefficient_ratios=[1.0]",
-    "steering.max_new_tokens=16",
-    "capture.num_prompts=3",
-    "capture.max_new_tokens=8",
-    "cluster.dashboard=false",
+from tests.chaos.stage import Stage
+from tests.chaos.story import Kill, rows
+from tests.chaos.trial import Hung, Trial, commits, differences
+
+RECORDS = Path(__file__).parents[1] / "benchmarks" / "records"
+TRAITS = "trait=[anxiety,guilt,confidence,obedience]"
+PLAN = (TRAITS, "layer=[1,2]", "steering.coefficient_ratios=[0.5,1.0]")
+COLUMNS = (
+    *("way", "kills", "detected_s_median", "detected_s_max"),
+    *("recovered_s_median", "recovered_s_max", "bundles_in_flight", "bundles_recomputed"),
+    *("cpu_tasks_in_flight", "cpu_tasks_recomputed"),
 )
-WAYS = ("kill all", "kill a rank", "terminate")
-LONGEST_RUN_S = 300.0
-KEPT_APART = ("runs", "attempts")
-"""Tables of times and hosts, which differ from run to run."""
 
 
 def main() -> int:
     """Run the trial; 0 when nothing was lost and every byte is the same."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=None, help="kept; default: a temporary one")
+    parser.add_argument("--minutes", type=float, default=60.0, help="no new run after so many")
+    parser.add_argument("--folder", type=Path, help="kept; default: a temporary one")
+    parser.add_argument("--record", nargs="?", type=Path, const=RECORDS, help="write a record")
     asked = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = asked.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        return trial(folder, kills=asked.kills, seed=asked.seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        outcome = play(folder, kills=asked.kills, seed=asked.seed, minutes=asked.minutes)
+    show(outcome)
+    if asked.record is not None:
+        write(outcome, asked.record, f"make chaos ARGS='--kills {asked.kills} --seed {asked.seed}'")
+    return 0 if outcome["is_whole"] else 1
 
 
-def trial(folder: Path, *, kills: int, seed: int) -> int:
-    """One clean run, then tormented runs until every kill has hit a job at work."""
-    clean = folder / "clean"
-    began = time.monotonic()
-    say(f"clean run: exit code {finish(start(clean))}, {num_commits(clean)} tasks")
-    longest_s = time.monotonic() - began
-    draw, ways, laps, failed = random.Random(seed), Counter[str](), 0, 0
-    while ways.total() < kills:
-        laps += 1
-        run_dir = folder / f"tormented-{laps:03d}"
-        torment(run_dir, ways, kills=kills, longest_s=longest_s, draw=draw)
-        failed += not is_whole(run_dir, clean)
-        shutil.rmtree(run_dir)
-    say(f"chaos: {ways.total()} kills {dict(ways)} over {laps} runs, {failed} with other bytes")
-    return 1 if failed else 0
-
-
-def is_whole(run_dir: Path, clean: Path) -> bool:
-    """End a tormented run and compare it with the clean one, byte by byte."""
-    code = finish(start(run_dir))
-    same = digests(run_dir) == digests(clean) and commits(run_dir) == commits(clean)
-    report = Run.open(run_dir).verify()
-    say(f"  {'the same bytes' if same else 'OTHER BYTES'}, exit code {code}, {report.problems}")
-    if code != 0:
-        say(f"  it said: {said_by(run_dir).read_text(errors='replace').strip()[-600:]}")
-    return code == 0 and same and not report.problems
-
-
-def torment(
-    run_dir: Path, ways: Counter[str], *, kills: int, longest_s: float, draw: random.Random
-) -> None:
-    """Start the job and end it until it finishes; no committed task may ever disappear."""
-    before: set[str] = set()
-    while ways.total() < kills:
-        way = draw.choice(WAYS)
-        # The first third of a run is Ray's start: later moments meet more kinds of work.
-        wait_s = draw.uniform(0.3 * longest_s, longest_s)
-        driver = start(run_dir)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            driver.wait(timeout=wait_s)
-        if driver.poll() is not None:
-            return
-        end(driver, way)
-        ways[way] += 1
-        now = commits(run_dir)
-        if not before <= now:
-            raise SystemExit(f"kill {ways.total()}: lost {sorted(before - now)}")
-        before = now
-        say(f"{ways.total()}/{kills} {way} after {wait_s:.1f} s: {len(now)} tasks safe")
-        if way == "kill a rank":
-            return  # the driver went on by itself and ended
-
-
-def start(run_dir: Path) -> subprocess.Popen[bytes]:
-    """The job in a process group of its own."""
-    command = [sys.executable, "-m", "jobs.pipeline", f"run_dir={run_dir}", *SMALL]
-    with said_by(run_dir).open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-
-
-def said_by(run_dir: Path) -> Path:
-    """What all starts of a run's job have printed."""
-    return run_dir.with_suffix(".log")
-
-
-def end(driver: subprocess.Popen[bytes], way: str) -> None:
-    """End the job in one of the three ways, and wait until it is gone."""
-    if way == "kill a rank":
-        for rank in ranks_of(driver.pid)[:1]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(rank, signal.SIGKILL)
-        finish(driver)  # the driver starts a new group and goes on
-        return
-    if way == "terminate":
-        driver.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            driver.wait(timeout=30)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
-
-
-def ranks_of(session: int) -> list[int]:
-    """Rank actors that belong to the job, by their process titles."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and belongs(int(entry.name), session):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                if b"RankActor" in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-    return sorted(found)
-
-
-def belongs(pid: int, session: int) -> bool:
-    """True when the process, or one of its ancestors, leads the job's session."""
-    while pid > 1:
-        if pid == session:
-            return True
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-        pid = int(stat.rsplit(")", 1)[1].split()[1])
-    return False
-
-
-def finish(driver: subprocess.Popen[bytes]) -> int:
-    """The job's own exit code; a job that never ends fails the trial."""
-    try:
-        return driver.wait(timeout=LONGEST_RUN_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(driver.pid, signal.SIGKILL)
-        driver.wait()
-        raise SystemExit(f"the job did not end within {LONGEST_RUN_S:g} s") from None
-
-
-def commits(run_dir: Path) -> set[str]:
-    """Records of finished tasks; those of invocations left out."""
-    folder = run_dir / "_meta" / "commits"
-    names = {path.stem for path in folder.glob("*.json")} if folder.is_dir() else set()
-    return {name for name in names if not name.startswith("run-")}
-
-
-def num_commits(run_dir: Path) -> int:
-    """Finished tasks."""
-    return len(commits(run_dir))
-
-
-def digests(run_dir: Path) -> dict[str, str]:
-    """File of a result -> sha256."""
+def play(folder: Path, *, kills: int, seed: int, minutes: float = 60.0) -> dict[str, Any]:
+    """One clean run, then tormented ones until there were so many kills."""
+    draw, clean, began = random.Random(seed), folder / "clean", time.monotonic()
+    loads, laps, done = [os.getloadavg()[0]], [], list[Kill]()
+    exits = Counter[int]()
+    with Stage(folder) as stage:
+        first = Trial(stage, clean, PLAN, False, draw, say)
+        code = first.undisturbed()
+        if code != 0:
+            raise SystemExit(f"the clean run ended with code {code}: {folder}")
+        clean_s = time.monotonic() - began
+        say(f"clean run: {len(commits(clean))} tasks, {clean_s:.0f} s")
+        while len(done) < kills and time.monotonic() - began < 60 * minutes:
+            trial = Trial(
+                stage, folder / f"run-{len(laps):03d}", PLAN, len(laps) % 2 == 1, draw, say
+            )
+            laps.append(lap(trial, clean, kills - len(done)))
+            done += trial.story.kills
+            exits += trial.exits
+            loads.append(os.getloadavg()[0])
+            say(f"{len(done)}/{kills} kills, {len(laps)} runs, load {loads[-1]:.1f}: {laps[-1]}")
+    took_s = time.monotonic() - began
     return {
-        path.relative_to(run_dir).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted((run_dir / "data").rglob("*.parquet"))
-        if path.relative_to(run_dir).parts[1] not in KEPT_APART
+        "kills": len(done),
+        "seed": seed,
+        "is_whole": all(one["is_whole"] for one in laps) and len(done) >= kills,
+        "minutes": round(took_s / 60, 1),
+        "kills_per_minute": round(60 * len(done) / (took_s - clean_s), 1),
+        "clean_run_s": round(clean_s, 1),
+        "tasks_per_run": len(commits(clean)) if clean.exists() else None,
+        "runs": laps,
+        "load_average": {
+            "lowest": round(min(loads), 1),
+            "mean": round(sum(loads) / len(loads), 1),
+            "highest": round(max(loads), 1),
+        },
+        "other_exits": {str(code): count for code, count in sorted(exits.items())},
+        "rows": rows(done),
     }
+
+
+def lap(trial: Trial, clean: Path, kills: int) -> dict[str, Any]:
+    """One run folder; it is deleted when nothing is wrong with it."""
+    try:
+        code = trial.torment(kills)
+    except (Hung, RuntimeError) as error:
+        say(f"  {error}")
+        trial.give_up()
+        code = -1
+    wasted = trial.story.settle()
+    odd = differences(trial.run_dir, clean)
+    is_whole = code == 0 and not odd and not wasted and trial.story.num_lost() == 0
+    if is_whole:
+        shutil.rmtree(trial.run_dir)
+    return {
+        "resident": trial.resident,
+        "kills": len(trial.story.kills),
+        "exit_code": code,
+        "same_bytes": not odd,
+        "differences": odd[:10],
+        "recomputed_without_need": wasted[:10],
+        "committed_twice": trial.story.num_lost(),
+        "is_whole": is_whole,
+    }
+
+
+def show(outcome: dict[str, Any]) -> None:
+    """The table."""
+    lines = ["  ".join(f"{name:>{max(len(name), 10)}}" for name in COLUMNS)]
+    for row in outcome["rows"]:
+        cells = ("-" if row[name] is None else str(row[name]) for name in COLUMNS)
+        pairs = zip(cells, COLUMNS, strict=True)
+        lines.append("  ".join(f"{cell:>{max(len(name), 10)}}" for cell, name in pairs))
+    sys.stdout.write("\n".join(lines) + "\n")
+    rest = {name: value for name, value in outcome.items() if name not in ("rows", "runs")}
+    num_odd = sum(not one["is_whole"] for one in outcome["runs"])
+    say(f"{len(outcome['runs'])} runs, {num_odd} not whole; {rest}")
+
+
+def write(outcome: dict[str, Any], place: Path, command: str) -> None:
+    """The record."""
+    today = datetime.now(UTC).strftime("%Y-%m-%d")
+    path = place / f"chaos_cpu{os.cpu_count()}_{today}.json" if place.is_dir() else place
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    record = {
+        "what": "chaos",
+        "command": command,
+        "commit": head.stdout.strip(),
+        "date": today,
+        "hardware": f"{os.cpu_count()} CPU cores, no GPU, shared with other work",
+        "versions": {
+            "python": platform.python_version(),
+            "ray": ray.__version__,
+            "torch": torch.__version__,
+        },
+        "ceilings": {"kills": 200, "minutes": 60, "bundles_recomputed": "bundles_in_flight"},
+        **outcome,
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def say(line: str) -> None:
