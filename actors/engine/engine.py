@@ -231,7 +231,8 @@ class Engine:
         batch = build_batch(spans, self.cache.page_size, self.device)
         run.capturer.begin(batch)
         rounds = plan_rows(run.plan, batch, self.device)
-        hidden = self.rows_forward.run(batch, StepSites(rounds, run.bank, run.capturer))
+        sites = StepSites(rounds, run.bank, run.capturer, batch.num_rows)
+        hidden = self.rows_forward.run(batch, sites)
         run.capturer.end()
         sampled = self._sample(batch, hidden)
         tokens = sampled.token_ids.tolist() if sampled else []

@@ -11,9 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from actors.engine.engine import RanksDisagree
-from actors.engine.scheduler import Scheduler
-from actors.request import STEERING_SITES, Bundle, Capture, Request, Steering
-from tests import oracle, tiny
+from actors.request import STEERING_SITES, Bundle, Capture, Steering
+from tests import mixed, oracle, tiny
 from tests.tiny import ask
 
 
@@ -85,92 +84,27 @@ def test_expert_weights_stay_beside_their_experts():
     assert oracle.relative_error(dense_got, dense_want) <= 1e-4
 
 
-def _mixed_requests(name: str) -> tuple[list[Request], dict[str, np.ndarray]]:
-    """28 requests with steering and captures of several kinds, some of the same prompt."""
-    draw = random.Random(5)
-    prompts = tiny.prompts(20, 48, seed=6) + [tuple(range(20, 52))] * 8
-    width = tiny.stock_of(name).config.hidden_size
-    vectors = {f"v{i}": np.random.default_rng(i).normal(size=width).astype("f4") for i in range(8)}
-    requests = []
-    for i, prompt in enumerate(prompts):
-        steering = Steering(
-            layer=draw.randrange(3),
-            vector=f"v{i % 8}",
-            coefficient=draw.choice([0.0, 0.4, -0.7]),
-            positions=draw.choice(["all", "response", "prompt", "from:-1"]),
-        )
-        capture = Capture(
-            layers=(0, 2),
-            sites=("resid_post", "mlp_out"),
-            tokens=draw.choice(["response[:]", "prompt[-1]", "all[3:9]", "response[-3:]"]),
-            reduction=draw.choice(["none", "mean", "sum"]),
-        )
-        kinds = [(steering, None), (None, capture), (steering, capture), (None, None)]
-        steer, read = kinds[i % 4]
-        requests.append(
-            ask(
-                i,
-                prompt,
-                draw.choice([1, 7, 26]),
-                steering=(steer,) if steer else (),
-                capture=(read,) if read else (),
-                temperature=draw.choice([0.0, 0.0, 1.0]),
-                num_top_logprobs=draw.choice([0, 3]),
-            )
-        )
-    return requests, vectors
-
-
-def _assert_same_answers(got, want):
-    assert {r.id for r in got.results} == {r.id for r in want.results}
-    by_id = {r.id: r for r in got.results}
-    for expected in want.results:
-        result = by_id[expected.id]
-        assert result.completion_ids == expected.completion_ids, expected.id
-        assert result.finish_reason == expected.finish_reason
-        assert result.receipts == expected.receipts, expected.id
-        for reading, other in zip(result.captures, expected.captures, strict=True):
-            assert reading.positions.tolist() == other.positions.tolist()
-            assert reading.values.keys() == other.values.keys()
-            for site in reading.values:
-                np.testing.assert_allclose(
-                    reading.values[site], other.values[site], rtol=2e-4, atol=2e-4
-                )
-        if expected.logprobs is not None:
-            np.testing.assert_allclose(result.logprobs.chosen, expected.logprobs.chosen, atol=1e-4)
-
-
 @pytest.mark.parametrize("name", ["deepseek_v3", "mistral"])
 def test_preemption_chunks_order_and_batch_size_change_nothing(name, preempted):
     path = tiny.model_path(name)
-    requests, vectors = _mixed_requests(name)
+    requests, vectors = mixed.requests(tiny.stock_of(name).config.hidden_size)
     want = tiny.run(tiny.engine(path, max_batch_tokens=512), requests, vectors)
-    small = tiny.engine(path, kv_cache_bytes=_bytes_for_pages(path, 22), max_batch_tokens=64)
-    _assert_same_answers(tiny.run(small, requests, vectors), want)
+    small = tiny.engine(path, kv_cache_bytes=mixed.bytes_for_pages(path, 22), max_batch_tokens=64)
+    mixed.assert_same_answers(tiny.run(small, requests, vectors), want)
     assert len(preempted) >= 3
-    _assert_same_answers(tiny.run(tiny.engine(path, max_batch_tokens=7), requests, vectors), want)
+    chunked = tiny.engine(path, max_batch_tokens=7)
+    mixed.assert_same_answers(tiny.run(chunked, requests, vectors), want)
     shuffled = random.Random(1).sample(requests, len(requests))
-    _assert_same_answers(tiny.run(tiny.engine(path), shuffled, vectors), want)
+    mixed.assert_same_answers(tiny.run(tiny.engine(path), shuffled, vectors), want)
     alone = tiny.engine(path, max_batch_requests=1)
-    _assert_same_answers(tiny.run(alone, requests, vectors), want)
-
-
-def _bytes_for_pages(path, count: int) -> int:
-    probe = tiny.engine(path, kv_cache_bytes=1 << 20)
-    return (1 << 20) // probe.info.num_pages * count + 64
+    mixed.assert_same_answers(tiny.run(alone, requests, vectors), want)
 
 
 @pytest.fixture
-def preempted(monkeypatch):
+def preempted():
     """Ids of the requests that gave their pages back, in order."""
-    found, preempt = [], Scheduler._preempt
-
-    def spy(self, victim):
-        found.append(victim.request.id)
-        preempt(self, victim)
-
-    monkeypatch.setattr(Scheduler, "_preempt", spy)
-    return found
+    with mixed.preemptions() as found:
+        yield found
 
 
 @pytest.mark.parametrize("name", ["deepseek_v3", "qwen3"])
@@ -275,7 +209,7 @@ def test_known_text_is_read_and_nothing_is_generated():
 
 def test_a_sequence_may_fill_the_whole_cache_and_one_token_more_is_refused():
     path = tiny.model_path("llama")
-    engine = tiny.engine(path, kv_cache_bytes=_bytes_for_pages(path, 11))
+    engine = tiny.engine(path, kv_cache_bytes=mixed.bytes_for_pages(path, 11))
     capacity = engine.limits.max_tokens
     assert capacity == 40  # page 0 belongs to nobody
     ids = tiny.prompts(2, 40)[1]
@@ -339,7 +273,7 @@ def test_end_of_sequence_ends_unless_it_is_ignored():
 
 def test_tokens_stream_in_the_order_of_each_completion(preempted):
     path = tiny.model_path("mistral")
-    engine = tiny.engine(path, kv_cache_bytes=_bytes_for_pages(path, 25))
+    engine = tiny.engine(path, kv_cache_bytes=mixed.bytes_for_pages(path, 25))
     streamed: dict[str, list[int]] = {}
 
     def take(token):
