@@ -21,5 +21,6 @@ def test_each_row_gets_its_own_vector_and_nothing_stays() -> None:
             pushed = model(ids).logits
         after = model(ids).logits
     assert torch.equal(before, after)
-    assert torch.equal(pushed[0], before[0])
+    # The rows share expert matmuls, whose float32 sums depend on how many rows come along.
+    torch.testing.assert_close(pushed[0], before[0], atol=1e-5, rtol=0)
     assert (pushed[1] - before[1]).abs().max() > 0.1
