@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from storage.durable import full_disk_named, temporary_name
 from storage.errors import CorruptFileError, SchemaError
 from storage.flat import flat_groups
+from storage.flat_writer import FlatWriter
 from storage.hasher import FollowingHash
 from storage.index import build_index
 from storage.parquet import Provenance, Staged, Written, with_provenance
@@ -125,20 +125,8 @@ class ActivationWriter:
         self._num_rows = 0
         self._ends: list[int] = []
         with full_disk_named(wip):
-            self._parquet = self._open_parquet()
+            self._file = FlatWriter(self._path, self._schema)
         self._hash = FollowingHash(self._path)
-
-    def _open_parquet(self) -> pq.ParquetWriter:
-        """The writer; never a context manager: leaving one by an error writes a valid footer."""
-        keys = [name for name in self._schema.names if name != COLUMN]
-        return pq.ParquetWriter(
-            self._path,
-            self._schema,
-            compression={n: "none" if n == COLUMN else "zstd" for n in self._schema.names},
-            use_dictionary=keys,
-            write_statistics=keys,
-            data_page_size=1 << 30,
-        )
 
     @property
     def buffered_bytes(self) -> int:
@@ -183,7 +171,7 @@ class ActivationWriter:
         with full_disk_named(self._wip):
             while self._order:
                 self._write_group(self._order.pop(0))
-            self._parquet.close()
+            self._file.close()
             digest = self._hash.finish()
             self._spill.drop()
             size_bytes = self._path.stat().st_size
@@ -195,6 +183,7 @@ class ActivationWriter:
 
     def abort(self) -> None:
         """Give the file up and delete it."""
+        self._file.abandon()
         self._hash.stop()
         self._spill.drop()
         self._path.unlink(missing_ok=True)
@@ -256,11 +245,8 @@ class ActivationWriter:
         ):
             parts = [getattr(b, source)[first:last] for b, first, last in blocks]
             columns[name] = pa.array(np.concatenate(parts), self._schema.field(name).type)
-        columns[COLUMN] = pa.FixedSizeBinaryArray.from_buffers(
-            self._schema.field(COLUMN).type, num_rows, [None, pa.py_buffer(rows_ND)]
-        )
-        table = pa.table([columns[n] for n in self._schema.names], schema=self._schema)
-        self._parquet.write_table(table, row_group_size=num_rows)
+        keys = [columns[name] for name in self._schema.names if name != COLUMN]
+        self._file.add(keys, rows_ND.data)
         self._num_rows += num_rows
         # The values are the file's last column, so they are what it ends with now.
         self._ends.append(self._hash.grown(rows_ND.data))
