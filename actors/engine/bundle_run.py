@@ -19,20 +19,34 @@ from actors.engine.capture import Capturer
 from actors.engine.results import Outcome, build_result, failed
 from actors.engine.sampler import Sampled, wants_logprobs
 from actors.engine.scheduler import Scheduler, Sequence, Span
-from actors.engine.steer import Bank, Plan, Round, apply_round, build_bank, build_plan
+from actors.engine.steer import (
+    Bank,
+    Plan,
+    Round,
+    apply_round,
+    build_bank,
+    build_plan,
+    fuse_rounds,
+)
 from actors.engine.stops import Decode, StopWatch
 from actors.request import Bundle, Reply, Request, RequestError, Result, Token
 
 
 class StepSites:
-    """Steers, then captures, at the places of one forward."""
+    """Steers, then captures, at the places of one forward of ``num_rows`` rows."""
 
     def __init__(
-        self, rounds: dict[tuple[str, int], list[Round]], bank: Bank, capturer: Capturer
+        self,
+        rounds: dict[tuple[str, int], list[Round]],
+        bank: Bank,
+        capturer: Capturer,
+        num_rows: int,
     ) -> None:
         self._rounds = rounds
         self._bank = bank
         self._capturer = capturer
+        self._num_rows = num_rows
+        self._fused: dict[tuple[str, int], tuple[torch.Tensor, ...]] | None = None
 
     def wants(self, site: str) -> bool:
         """True when some capture reads the site."""
@@ -41,6 +55,16 @@ class StepSites:
     def changes(self, site: str, layer: int) -> bool:
         """True when a row of this forward is steered at the place."""
         return (site, layer) in self._rounds
+
+    def fused(self, site: str, layer: int) -> tuple[torch.Tensor, ...] | None:
+        """The place's steering for the fused residual kernel; None when it takes several rounds."""
+        if self._fused is None:
+            self._fused = fuse_rounds(self._rounds, self._bank, self._num_rows)
+        return self._fused.get((site, layer))
+
+    def read(self, site: str, layer: int, value_ND: torch.Tensor) -> None:
+        """Read the captured rows of a value that is steered already."""
+        self._capturer.visit(site, layer, value_ND)
 
     def visit(self, site: str, layer: int, value_ND: torch.Tensor) -> None:
         """Change the steered rows in place, then read the captured ones."""
@@ -108,6 +132,17 @@ class BundleRun:
             sequence.needs_last_row = True
         return sequence
 
+    def digest(self, spans: SequenceOf[Span] = ()) -> bytes:
+        """sha256 over what was asked, ran and came out so far, and the rows that are to run next.
+
+        Equal on every rank before a forward: ranks that would run other rows are told apart before
+        they meet in a collective of another shape.
+        """
+        found = self._digest.copy()
+        if spans:
+            found.update(repr((self.num_steps, _rows(spans))).encode())
+        return found.digest()
+
     def take_step(
         self,
         spans: SequenceOf[Span],
@@ -131,17 +166,6 @@ class BundleRun:
     def take_burst(self, burst: Burst, result: BurstResult) -> None:
         """Book a burst; what a row did after its sequence's end is dropped."""
         order = [s.index for s in result.sequences]
-    def digest(self, spans: SequenceOf[Span] = ()) -> bytes:
-        """sha256 over what was asked, ran and came out so far, and the rows that are to run next.
-
-        Equal on every rank before a forward: ranks that would run other rows are told apart before
-        they meet in a collective of another shape.
-        """
-        found = self._digest.copy()
-        if spans:
-            found.update(repr((self.num_steps, _rows(spans))).encode())
-        return found.digest()
-
         self._digest.update(repr((self.num_steps, order)).encode() + result.tokens.tobytes())
         for row, sequence in enumerate(result.sequences):
             num_rows = self._take_column(sequence, result.tokens[:, row])

@@ -42,6 +42,8 @@ class _Step:
     """int64: index into ``readings`` of each row."""
     bounds: Tensor
     """int32 ``[readings + 1]``: each reading's run of ``rows``."""
+    longest: int
+    """Rows of the longest run."""
     taken: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     """Site -> layer -> what was read there."""
 
@@ -230,6 +232,7 @@ def _to_step(
         torch.from_numpy(np.concatenate(rows)).to(device),
         torch.from_numpy(owner).to(device),
         torch.from_numpy(bounds).to(device),
+        longest=int(np.diff(bounds).max(initial=0)),
     )
 
 
@@ -246,7 +249,7 @@ def _sum_by_owner(value_ND: Tensor, step: _Step, *, squares: bool) -> Tensor:
     if value_ND.is_cuda and value_ND.is_contiguous():
         from actors.kernels.pool import pooled_sums  # Triton: GPU only
 
-        return pooled_sums(value_ND, step.rows, step.bounds, squares=squares)
+        return pooled_sums(value_ND, step.rows, step.bounds, longest=step.longest, squares=squares)
     rows = value_ND[step.rows].float()
     out = rows.new_zeros(count, 2 if squares else 1, rows.shape[-1])
     out[:, 0].index_add_(0, step.owner, rows)

@@ -1,4 +1,4 @@
-"""One decode step as one CUDA graph: fused kernels, two all-reduces per layer, no host in between.
+"""One decode step as one CUDA graph: fused kernels, two sums over ranks per layer, no host between.
 
 Tokens, positions, pages, steering and capture are data in static buffers, never graph structure, so
 one graph per batch size serves every request mix. Rows beyond the live ones read page 0 and write
@@ -21,7 +21,8 @@ from actors.engine.fast_state import MAX_BURST, DecodeState
 from actors.kernels.choose import PART, advance, choose_local
 from actors.kernels.decode_attention import decode_attention, num_splits, reach_of
 from actors.kernels.embed import embed_local
-from actors.kernels.moe import Scratch, make_scratch, route, run_experts
+from actors.kernels.exchange import exchange_residual
+from actors.kernels.moe import Scratch, add_parts, make_scratch, route, run_experts
 from actors.kernels.residual import residual_norm, silu_mul
 from actors.kernels.rope_cache import norm_and_store_latents, rotate_and_store, rotate_queries
 from actors.model.load import LocalModel
@@ -137,29 +138,49 @@ class FastDecoder:
         state, model = self.state, self.model
         self._reach = features.reach
         final: Any = model.norm
-        x = torch.empty(rows, self.width, dtype=self.dtype, device=self.device)
+        x = torch.zeros(rows, self.width, dtype=self.dtype, device=self.device)
         normed = torch.empty_like(x)
         part = self.reduce.buffer(rows)
         embed_local(
             state.tokens[:rows], model.embedding_VD, part,
             start=model.vocab_start, stop=model.vocab_stop,
         )  # fmt: skip
-        x.copy_(self.reduce.sum(part))
         scratch = self._scratch(rows)
         first = self.layers[0]
-        residual_norm(x, None, first.norm_in, first.eps, normed)
+        self._join(x, part, first.norm_in, first.eps, normed)
         for number, layer in enumerate(self.layers):
-            delta = self._attend(number, layer, normed)
-            residual_norm(x, delta, layer.norm_mid, layer.eps, normed)
-            delta = self._feed(layer, normed, scratch)
+            part = self._attend(number, layer, normed)
+            self._join(x, part, layer.norm_mid, layer.eps, normed)
+            part = self._feed(layer, normed, scratch)
             last = number + 1 == len(self.layers)
             norm = final.weight if last else self.layers[number + 1].norm_in
-            residual_norm(
-                x, delta, norm, layer.eps, normed,
+            self._join(
+                x, part, norm, layer.eps, normed,
                 steer=state.steering(number, rows) if features.steers else None,
                 capture=state.capturing(number, rows) if features.captures else None,
             )  # fmt: skip
         self._choose(normed)
+
+    def _join(
+        self,
+        x: Tensor,
+        part: Tensor,
+        norm: Tensor,
+        eps: float,
+        normed: Tensor,
+        *,
+        steer: tuple[Tensor, ...] | None = None,
+        capture: tuple[Tensor, ...] | None = None,
+    ) -> None:
+        """Add a partial result's sum over ranks to the residual stream and norm it. Collective."""
+        mailbox = self.reduce.mailbox(x.shape[0])
+        if mailbox is not None:
+            exchange_residual(part, x, norm, eps, normed, mailbox, steer=steer, capture=capture)
+            return
+        if part.ndim == 3:
+            part = add_parts(part, self.reduce.buffer(x.shape[0]))
+        delta = self.reduce.sum(part)
+        residual_norm(x, delta, norm, eps, normed, steer=steer, capture=capture)
 
     def _scratch(self, rows: int) -> Scratch | None:
         moe = next((la.mlp for la in self.layers if isinstance(la.mlp, Experts)), None)
@@ -170,15 +191,14 @@ class FastDecoder:
         return make_scratch(rows, top, experts, double // 2, self.width, moe.gate_up)
 
     def _attend(self, number: int, layer: FastLayer, normed: Tensor) -> Tensor:
-        """Attention of new rows, summed over ranks."""
+        """Attention of new rows: this rank's part of the sum."""
         attention = layer.attention
         if isinstance(attention, Latent):
             heads = self._attend_latent(number, layer, attention, normed)
         else:
             heads = self._attend_heads(number, layer, attention, normed)
         part = self.reduce.buffer(normed.shape[0])
-        torch.mm(heads, layer.o.t(), out=part)
-        return self.reduce.sum(part)
+        return torch.mm(heads, layer.o.t(), out=part)
 
     def _attend_heads(self, number: int, layer: FastLayer, a: Heads, normed: Tensor) -> Tensor:
         state, rows = self.state, normed.shape[0]
@@ -238,19 +258,19 @@ class FastDecoder:
         return out
 
     def _feed(self, layer: FastLayer, normed: Tensor, scratch: Scratch | None) -> Tensor:
-        """Feed-forward of new rows, summed over ranks."""
-        part = self.reduce.buffer(normed.shape[0])
+        """Feed-forward of new rows: this rank's part of the sum, by chosen expert if any."""
         mlp = layer.mlp
         if isinstance(mlp, Dense):
             both = torch.mm(normed, mlp.gate_up.t())
             inner = normed.new_empty(normed.shape[0], mlp.down.shape[1])
             silu_mul(both, inner)
-            torch.mm(inner, mlp.down.t(), out=part)
-        elif scratch is not None:
-            logits = torch.mm(normed, mlp.router.t(), out_dtype=torch.float32)
-            route(logits, mlp.bias, mlp.routing, scratch)
-            run_experts(normed, mlp.gate_up, mlp.down, scratch, part)
-        return self.reduce.sum(part)
+            part = self.reduce.buffer(normed.shape[0])
+            return torch.mm(inner, mlp.down.t(), out=part)
+        if scratch is None:
+            raise RuntimeError("experts need scratch buffers")
+        logits = torch.mm(normed, mlp.router.t(), out_dtype=torch.float32)
+        route(logits, mlp.bias, mlp.routing, scratch)
+        return run_experts(normed, mlp.gate_up, mlp.down, scratch)
 
     def _choose(self, normed: Tensor) -> None:
         """Choose every row's next token and move on. Collective."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from actors.engine.batch import Batch
 from actors.engine.cache import PagedCache
 from actors.engine.fast_layers import Dense, FastLayer, Heads, Latent
-from actors.engine.forward import Forward, Sites
+from actors.engine.forward import Forward, FusedSites
 from actors.engine.varlen import Ragged, attend_ragged, ragged
 from actors.kernels.decode_attention import decode_attention, num_splits
 from actors.kernels.moe_prefill import experts_for_many
@@ -34,7 +34,7 @@ class FastForward:
         self.cache: PagedCache = plain.cache
 
     @torch.inference_mode()
-    def run(self, batch: Batch, sites: Sites) -> Tensor:
+    def run(self, batch: Batch, sites: FusedSites) -> Tensor:
         """Hidden rows after the last layer, ``[N, D]``. Collective."""
         if sites.wants("router") or sites.wants("mla_latent"):
             return self.plain.run(batch, sites)
@@ -69,17 +69,19 @@ class FastForward:
         weight: Tensor,
         eps: float,
         normed: Tensor,
-        sites: Sites,
+        sites: FusedSites,
     ) -> None:
         """``x += delta``, offer the site, norm; in one pass where nothing is steered."""
         follows = site == "resid_post" and number + 1 < len(self.layers)
-        changed = sites.changes(site, number)
-        changed = changed or (follows and sites.changes("resid_pre", number + 1))
+        steer = sites.fused(site, number)
+        changed = follows and sites.changes("resid_pre", number + 1)
+        changed = changed or (sites.changes(site, number) and steer is None)
         if changed:
             x += delta
+            sites.visit(site, number, x)
         else:
-            residual_norm(x, delta, weight, eps, normed)
-        sites.visit(site, number, x)
+            residual_norm(x, delta, weight, eps, normed, steer=steer)
+            sites.read(site, number, x)
         if follows:
             sites.visit("resid_pre", number + 1, x)
         if changed:

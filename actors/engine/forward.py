@@ -34,6 +34,16 @@ class Sites(Protocol):
         """True when some row is steered at this place in this step."""
 
 
+class FusedSites(Sites, Protocol):
+    """Sites that a fused forward can take apart: steering in its own kernel, reading after it."""
+
+    def fused(self, site: str, layer: int) -> tuple[Tensor, ...] | None:
+        """Steering as ``residual_norm`` takes it, or None when it cannot be fused."""
+
+    def read(self, site: str, layer: int, value_ND: Tensor) -> None:
+        """Read a value that is steered already."""
+
+
 class Forward:
     """Runs batches through a local model."""
 

@@ -68,6 +68,8 @@ class Round:
     """int64 ``[R]``"""
     kinds: frozenset[int]
     """Operators present, known on the host."""
+    packed: Tensor
+    """float32 ``[3, R]``: slots, operators and coefficients, as they came to the device."""
 
 
 @dataclass(slots=True)
@@ -180,19 +182,47 @@ def plan_rows(plan: Plan, batch: Batch, device: torch.device) -> dict[Place, lis
     }
 
 
+def fuse_rounds(
+    rounds: dict[Place, list[Round]], bank: Bank, num_rows: int
+) -> dict[Place, tuple[Tensor, ...]]:
+    """Places with one round as arguments of the fused residual kernel.
+
+    Returns:
+        By place: (bank ``[V, D]``, units ``[V, D]``, slots ``[N]`` int32, operators ``[N]`` int32,
+        coefficients ``[N]`` float32) over all N rows of the forward; slot 0 changes nothing.
+    """
+    places = [place for place, found in rounds.items() if len(found) == 1]
+    if not places:
+        return {}
+    device = bank.vectors_VD.device
+    whole = torch.zeros(len(places), 3, num_rows, dtype=torch.float32, device=device)
+    for number, place in enumerate(places):
+        (found,) = rounds[place]
+        whole[number, :, found.rows] = found.packed
+    ints = whole[:, :2].to(torch.int32)
+    return {
+        place: (bank.vectors_VD, bank.units_VD, ints[i, 0], ints[i, 1], whole[i, 2])
+        for i, place in enumerate(places)
+    }
+
+
 def _to_round(runs: list[_Run], device: torch.device) -> Round:
     counts = [len(rows) for rows, _ in runs]
     kinds = [OPERATORS.index(e.steering.operator) for _, e in runs]
-
-    def spread(values: list[Any], dtype: Any) -> Tensor:
-        return torch.from_numpy(np.repeat(np.asarray(values, dtype=dtype), counts)).to(device)
-
+    # Slots and operators are small whole numbers: exact in float32, and one copy carries all.
+    columns = [
+        [e.slot for _, e in runs],
+        kinds,
+        [e.steering.coefficient for _, e in runs],
+    ]
+    packed = torch.from_numpy(np.repeat(np.asarray(columns, np.float32), counts, axis=1)).to(device)
     return Round(
         rows=torch.from_numpy(np.concatenate([rows for rows, _ in runs])).to(device),
-        operators=spread(kinds, np.int64),
-        coefficients=spread([e.steering.coefficient for _, e in runs], np.float32),
-        slots=spread([e.slot for _, e in runs], np.int64),
+        operators=packed[1].long(),
+        coefficients=packed[2],
+        slots=packed[0].long(),
         kinds=frozenset(kinds),
+        packed=packed,
     )
 
 

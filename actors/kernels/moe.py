@@ -35,14 +35,25 @@ def _route_kernel(
         scores = shifted / tl.sum(shifted, axis=0)
         choice = tl.where(inside, scores, float("-inf"))
     slot = tl.arange(0, WIDTH)
-    ids = tl.zeros([WIDTH], tl.int32)
-    weights = tl.zeros([WIDTH], tl.float32)
-    for k in tl.static_range(K):
-        best = tl.argmax(choice, axis=0)
-        weight = tl.sum(tl.where(at == best, scores, 0.0), axis=0)
-        ids = tl.where(slot == k, best, ids)
-        weights = tl.where(slot == k, weight, weights)
-        choice = tl.where(at == best, float("-inf"), choice)
+    if EB <= 128:
+        # All places at once: an expert's place is the number of experts that go before it.
+        before = (choice[None] > choice[:, None]) | (
+            (choice[None] == choice[:, None]) & (at[None] < at[:, None])
+        )
+        place = tl.sum(before.to(tl.int32), axis=1)
+        takes = (place[:, None] == slot[None]) & (slot[None] < K)
+        ids = tl.sum(tl.where(takes, at[:, None], 0), axis=0)
+        ids = tl.minimum(ids, E - 1)  # logits that are not numbers share a place
+        weights = tl.sum(tl.where(takes, scores[:, None], 0.0), axis=0)
+    else:
+        ids = tl.zeros([WIDTH], tl.int32)
+        weights = tl.zeros([WIDTH], tl.float32)
+        for k in tl.static_range(K):
+            best = tl.argmax(choice, axis=0)
+            weight = tl.sum(tl.where(at == best, scores, 0.0), axis=0)
+            ids = tl.where(slot == k, best, ids)
+            weights = tl.where(slot == k, weight, weights)
+            choice = tl.where(at == best, float("-inf"), choice)
     if NORMALISE:
         weights = weights / (tl.sum(weights, axis=0) + 1e-20)
     weights = weights * scale
@@ -222,17 +233,17 @@ def route(logits_NE: Tensor, bias_E: Tensor | None, routing: Routing, scratch: S
     )  # fmt: skip
 
 
-def run_experts(
-    x_ND: Tensor, gate_up_EID: Tensor, down_EDI: Tensor, scratch: Scratch, out_ND: Tensor
-) -> None:
-    """Experts chosen in ``scratch`` applied to the rows; a partial sum over this rank's columns.
+def run_experts(x_ND: Tensor, gate_up_EID: Tensor, down_EDI: Tensor, scratch: Scratch) -> Tensor:
+    """Experts chosen in ``scratch`` applied to the rows: this rank's part of each product.
 
     Args:
         x_ND: Rows.
         gate_up_EID: ``[E, 2I, D]``.
         down_EDI: ``[E, D, INNER]``.
         scratch: After ``route``.
-        out_ND: Receives the weighted sums.
+
+    Returns:
+        ``[N, experts of a row, D]`` in the scratch, weighted; ``add_parts`` sums them.
     """
     rows, width = x_ND.shape
     experts, inner = gate_up_EID.shape[0], gate_up_EID.shape[1] // 2
@@ -253,9 +264,16 @@ def run_experts(
         scratch.tile_rows, scratch.weights, width, inner, TILE=tile, BN=bn, BK=64,
         num_warps=4, num_stages=4,
     )  # fmt: skip
+    return scratch.parts.view(rows, top, width)
+
+
+def add_parts(parts_NKD: Tensor, out_ND: Tensor) -> Tensor:
+    """Sum each row's parts in float32 into ``out_ND``, which is returned."""
+    rows, top, width = parts_NKD.shape
     _add_parts_kernel[(rows, triton.cdiv(width, 1024))](
-        scratch.parts, out_ND, width, TOP=top, BLOCK=1024, num_warps=4
+        parts_NKD, out_ND, width, TOP=top, BLOCK=1024, num_warps=4
     )
+    return out_ND
 
 
 def _align(scratch: Scratch, pairs: int, experts: int) -> None:

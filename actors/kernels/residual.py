@@ -14,8 +14,50 @@ from torch import Tensor
 
 
 @triton.jit
+def steer_row(  # noqa: ANN201 - a Triton value
+    x, row, at, inside, bank_ptr, unit_ptr, slot_ptr, kind_ptr, coefficient_ptr, D: tl.constexpr
+):  # fmt: skip
+    """The row after its own operator; slot 0 changes nothing."""
+    kind_of_x = x.dtype
+    slot = tl.load(slot_ptr + row)
+    if slot > 0:
+        h = x.to(tl.float32)
+        c = tl.load(coefficient_ptr + row)
+        kind = tl.load(kind_ptr + row)
+        if kind <= 1:
+            v = tl.load(bank_ptr + slot * D + at, mask=inside, other=0.0)
+            if kind == 1:
+                c = c * tl.sqrt(tl.sum(h * h, axis=0))
+            h = h + c * v
+        else:
+            u = tl.load(unit_ptr + slot * D + at, mask=inside, other=0.0)
+            along = tl.sum(h * u, axis=0)
+            shift = -c * along
+            if kind == 3:
+                shift = tl.maximum(c - along, 0.0)
+            if kind == 4:
+                shift = tl.minimum(c - along, 0.0)
+            h = h + shift * u
+        x = h.to(kind_of_x)
+    return x
+
+
+@triton.jit
+def pool_row(
+    h, row, at, inside, total_ptr, row_slot_ptr, position_ptr, first_ptr, stop_ptr, live_ptr,
+    D: tl.constexpr,
+) -> None:  # fmt: skip
+    """Add a float32 row to its request's sum where the request is live and reads the position."""
+    position = tl.load(position_ptr + row)
+    reads = (position >= tl.load(first_ptr + row)) & (position < tl.load(stop_ptr + row))
+    if reads & (tl.load(live_ptr + row) > 0):
+        base = total_ptr + tl.load(row_slot_ptr + row).to(tl.int64) * D + at
+        tl.store(base, tl.load(base, mask=inside, other=0.0) + h, mask=inside)
+
+
+@triton.jit
 def _residual_kernel(
-    x_ptr, delta_ptr, weight_ptr, out_ptr, rows_ptr,
+    x_ptr, delta_ptr, weight_ptr, out_ptr, rows_ptr, step_ptr, step_stride,
     bank_ptr, unit_ptr, slot_ptr, kind_ptr, coefficient_ptr,
     total_ptr, row_slot_ptr, position_ptr, first_ptr, stop_ptr, live_ptr,
     eps, D: tl.constexpr, BLOCK: tl.constexpr, HAS_DELTA: tl.constexpr, STEER: tl.constexpr,
@@ -30,41 +72,25 @@ def _residual_kernel(
         delta = tl.load(delta_ptr + row * D + at, mask=inside, other=0.0)
         x = (x.to(tl.float32) + delta.to(tl.float32)).to(kind_of_x)
     if STEER:
-        slot = tl.load(slot_ptr + row)
-        if slot > 0:
-            h = x.to(tl.float32)
-            c = tl.load(coefficient_ptr + row)
-            kind = tl.load(kind_ptr + row)
-            if kind <= 1:
-                v = tl.load(bank_ptr + slot * D + at, mask=inside, other=0.0)
-                if kind == 1:
-                    c = c * tl.sqrt(tl.sum(h * h, axis=0))
-                h = h + c * v
-            else:
-                u = tl.load(unit_ptr + slot * D + at, mask=inside, other=0.0)
-                along = tl.sum(h * u, axis=0)
-                shift = -c * along
-                if kind == 3:
-                    shift = tl.maximum(c - along, 0.0)
-                if kind == 4:
-                    shift = tl.minimum(c - along, 0.0)
-                h = h + shift * u
-            x = h.to(kind_of_x)
+        x = steer_row(
+            x, row, at, inside, bank_ptr, unit_ptr, slot_ptr, kind_ptr, coefficient_ptr, D
+        )
     if HAS_DELTA or STEER:
         tl.store(x_ptr + row * D + at, x, mask=inside)
     h = x.to(tl.float32)
     if CAPTURE:
-        position = tl.load(position_ptr + row)
-        reads = (position >= tl.load(first_ptr + row)) & (position < tl.load(stop_ptr + row))
-        if reads & (tl.load(live_ptr + row) > 0):
-            base = total_ptr + tl.load(row_slot_ptr + row).to(tl.int64) * D + at
-            tl.store(base, tl.load(base, mask=inside, other=0.0) + h, mask=inside)
+        pool_row(
+            h, row, at, inside, total_ptr, row_slot_ptr, position_ptr, first_ptr, stop_ptr,
+            live_ptr, D,
+        )  # fmt: skip
     if KEEP_ROWS:
-        tl.store(rows_ptr + row * D + at, x, mask=inside)
+        kept = rows_ptr + tl.load(step_ptr) * step_stride
+        tl.store(kept + row * D + at, x, mask=inside)
     scale = tl.rsqrt(tl.sum(h * h, axis=0) / D + eps)
     weight = tl.load(weight_ptr + at, mask=inside, other=0.0)
     normed = (h * scale).to(kind_of_x)
-    tl.store(out_ptr + row * D + at, (weight * normed).to(kind_of_x), mask=inside)
+    scaled = weight.to(tl.float32) * normed.to(tl.float32)
+    tl.store(out_ptr + row * D + at, scaled.to(kind_of_x), mask=inside)
 
 
 def residual_norm(
@@ -76,7 +102,7 @@ def residual_norm(
     *,
     steer: tuple[Tensor, ...] | None = None,
     capture: tuple[Tensor, ...] | None = None,
-    rows_ND: Tensor | None = None,
+    keep: tuple[Tensor, Tensor] | None = None,
 ) -> None:
     """``x += delta``; steer; add to the pooled sums; ``out = RMSNorm(x)``.
 
@@ -89,18 +115,20 @@ def residual_norm(
         steer: (bank ``[V, D]`` float32, units ``[V, D]``, slots ``[N]`` int32, operator kinds
             ``[N]`` int32, coefficients ``[N]`` float32); slot 0 steers nothing.
         capture: (sums ``[slots, D]`` float32, row slots, positions, first, stop, live; ``[N]``).
-        rows_ND: Receives the steered rows when given.
+        keep: (rows ``[steps, N or more, D]``, step int64 ``[1]``): the steered rows go to
+            ``rows[step, :N]``.
     """
     none = weight_D
     bank = steer or (none,) * 5
     taken = capture or (none,) * 6
+    kept, step = keep or (none, none)
     width = x_ND.shape[1]
     block = triton.next_power_of_2(width)
     _residual_kernel[(x_ND.shape[0],)](
         x_ND, delta_ND if delta_ND is not None else none, weight_D, out_ND,
-        rows_ND if rows_ND is not None else none, *bank, *taken, eps,
+        kept, step, kept.stride(0), *bank, *taken, eps,
         D=width, BLOCK=block, HAS_DELTA=delta_ND is not None, STEER=steer is not None,
-        CAPTURE=capture is not None, KEEP_ROWS=rows_ND is not None,
+        CAPTURE=capture is not None, KEEP_ROWS=keep is not None,
         num_warps=8 if block >= 4096 else 4,
     )  # fmt: skip
 

@@ -217,6 +217,10 @@ def measure(args: argparse.Namespace, engine: Engine, say: Callable[[str], None]
             f"all-reduce { ({k: round(v, 1) for k, v in reduces.items()}) }"
         )
     extra: dict[str, Any] = {}
+    for batch in args.kernels:
+        from tests.benchmarks.bench_kernels import report
+
+        say(report(engine, args.model, batch))
     if args.whole:
         for read in (False, True):
             seconds = whole_s(engine, requests(256, 64, 64, engine, read=read))
@@ -233,8 +237,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mistral_7b")
     parser.add_argument("--layers", type=int, default=None)
-    parser.add_argument("--batches", type=lambda s: [int(b) for b in s.split(",")], default=[1, 32])
     parser.add_argument("--whole", action="store_true")
+    sizes: Callable[[str], list[int]] = lambda s: [int(b) for b in s.split(",")]  # noqa: E731
+    parser.add_argument("--batches", type=sizes, default=[1, 32])
+    parser.add_argument("--kernels", type=sizes, default=[], help="batch sizes to break down")
     parser.add_argument("--out", default=None)
     parser.add_argument("--deadline-s", type=float, default=0.0, help="dump stacks and end")
     args = parser.parse_args()

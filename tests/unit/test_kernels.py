@@ -18,7 +18,16 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 pytest.importorskip("triton", reason="Triton is not installed: kernels are tested where it is")
 
 from actors.engine.sampler import gumbel_noise
-from actors.kernels import choose, decode_attention, embed, moe, pool, residual, rope_cache
+from actors.kernels import (
+    choose,
+    decode_attention,
+    embed,
+    exchange,
+    moe,
+    pool,
+    residual,
+    rope_cache,
+)
 
 LOOPS = pytest.mark.skipif(
     NumpyVersion(numpy.__version__) >= "2.4.0",
@@ -76,15 +85,18 @@ def test_residual_steers_each_row_by_its_own_operator(kind: int) -> None:
 
 def test_residual_pools_only_live_rows_inside_their_interval() -> None:
     x, weight, totals = random(4, 24), torch.ones(24), torch.zeros(6, 24)
-    rows = torch.empty_like(x)
+    rows = torch.zeros(3, 5, 24)
     capture = (totals, ints(5, 1, 2, 3), ints(7, 7, 7, 7), ints(0, 8, 0, 0), ints(8, 9, 7, 9),
                ints(2, 2, 2, 0))  # fmt: skip
     out = torch.empty_like(x)
     for _ in range(2):
-        residual.residual_norm(x, None, weight, 1e-6, out, capture=capture, rows_ND=rows)
+        residual.residual_norm(
+            x, None, weight, 1e-6, out, capture=capture, keep=(rows, torch.tensor([1]))
+        )
     close(totals[5], 2 * x[0])
     assert torch.count_nonzero(totals[:5]) == 0
-    assert torch.equal(rows, x)
+    assert torch.equal(rows[1, :4], x)
+    assert torch.count_nonzero(rows[[0, 2]]) == 0
 
 
 def test_silu_mul_is_silu_of_gate_times_up() -> None:
@@ -211,6 +223,21 @@ def test_latent_attention_reads_values_from_the_keys() -> None:
         close(out[row], (0.2 * scores).softmax(-1) @ k[:, :latent])
 
 
+@pytest.mark.parametrize("experts", [6, 128, 130])
+def test_routing_takes_the_best_experts_and_the_first_of_equals(experts: int) -> None:
+    routing = moe.Routing(4, False, True, 1.0, 0)
+    logits = random(5, experts)
+    logits[0, 3] = logits[0, 5] = logits[0].max() + 1  # equal: the lower id goes first
+    logits[4] = float("nan")
+    scratch = moe.make_scratch(5, 4, experts, 8, 8, logits)
+    moe.route(logits, None, routing, scratch)
+    for row in range(4):
+        want = torch.sort(logits[row].softmax(-1), descending=True, stable=True)
+        assert scratch.ids[row].tolist() == want.indices[:4].tolist()
+        close(scratch.weights[row], want.values[:4] / want.values[:4].sum())
+    assert ((scratch.ids[4] >= 0) & (scratch.ids[4] < experts)).all(), "an id outside is a crash"
+
+
 @LOOPS
 @pytest.mark.parametrize("rows", [1, 2, 12])
 @pytest.mark.parametrize("shared", [0, 1])
@@ -223,7 +250,7 @@ def test_experts_equal_a_loop_over_rows(rows: int, shared: int) -> None:
     scratch = moe.make_scratch(rows, top + shared, experts + shared, width, hidden, x)
     out = torch.empty(rows, hidden)
     moe.route(logits, bias, routing, scratch)
-    moe.run_experts(x, gate_up, down, scratch, out)
+    moe.add_parts(moe.run_experts(x, gate_up, down, scratch), out)
     assert scratch.is_grouped == (rows == 12)
     for row in range(rows):
         scores = logits[row].sigmoid()
@@ -286,13 +313,16 @@ def test_advance_joins_ranks_and_ends_sequences() -> None:
     assert step.item() == 1
 
 
-@LOOPS
-def test_pooled_sums_add_each_owners_rows() -> None:
-    x, rows, bounds = random(9, 300), torch.tensor([8, 1, 1, 4, 0]), ints(0, 2, 5)
-    got = pool.pooled_sums(x, rows, bounds, squares=True)
-    close(got[0, 0], x[8] + x[1])
-    close(got[1, 1], x[1] ** 2 + x[4] ** 2 + x[0] ** 2)
-    assert pool.pooled_sums(x, rows, bounds, squares=False).shape == (2, 1, 300)
+@pytest.mark.parametrize("length", [2, 63, 64, 150])
+def test_pooled_sums_add_each_owners_rows(length: int) -> None:
+    x = random(200, 300)
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(1))[: length + 3]
+    bounds = ints(0, length, length + 3)
+    got = pool.pooled_sums(x, order, bounds, longest=max(length, 3), squares=True)
+    close(got[0, 0], x[order[:length]].sum(0), 1e-4)
+    close(got[1, 1], (x[order[length:]] ** 2).sum(0), 1e-4)
+    plain = pool.pooled_sums(x, order, bounds, longest=max(length, 3), squares=False)
+    close(plain, got[:, :1])
 
 
 @pytest.mark.parametrize(("length", "reach"), [(1, 0), (256, 0), (257, 1), (2048, 1), (2049, 2)])
@@ -306,3 +336,49 @@ def test_splits_fill_the_gpu_but_no_more_than_the_context_is_worth() -> None:
     assert decode_attention.num_splits(1, 2, 2) == 32
     assert decode_attention.num_splits(16, 2, 2) == 8
     assert decode_attention.num_splits(300, 2, 2) == 1
+
+
+def bits(*shape: int, seed: int = 0) -> Tensor:
+    return random(*shape, seed=seed).to(torch.bfloat16)
+
+
+@pytest.mark.parametrize("width", [64, 72])
+def test_exchange_alone_is_the_residual_step(width: int) -> None:
+    x, delta, weight = bits(3, width), bits(3, width, seed=1), bits(width, seed=2)
+    other, want, got = x.clone(), torch.empty_like(x), torch.empty_like(x)
+    residual.residual_norm(other, delta, weight, 1e-6, want)
+    exchange.exchange_residual(delta, x, weight, 1e-6, got, exchange.alone(x.device))
+    assert torch.equal(x, other)
+    assert torch.equal(got, want)
+
+
+def test_exchange_adds_the_parts_of_a_row_before_it_rounds() -> None:
+    x, parts, weight = bits(2, 40), bits(2, 5, 40, seed=1), torch.ones(40, dtype=torch.bfloat16)
+    want = (x.float() + parts.float().sum(1).to(torch.bfloat16).float()).to(torch.bfloat16)
+    out = torch.empty_like(x)
+    exchange.exchange_residual(parts, x, weight, 1e-6, out, exchange.alone(x.device))
+    close(x.float(), want.float(), 2**-6)  # the interpreter cuts bfloat16 where a GPU rounds
+
+
+def test_exchange_steers_pools_and_keeps_as_the_residual_step_does() -> None:
+    x, delta, weight, bank = bits(4, 24), bits(4, 24, seed=1), bits(24, seed=2), random(3, 24)
+    bank[0] = 0
+    steer = (bank, bank / bank.norm(dim=-1, keepdim=True).clamp_min(1e-30), ints(1, 0, 2, 2),
+             ints(0, 0, 1, 4), torch.tensor([0.5, 1.0, -0.2, 0.1]))  # fmt: skip
+    found = []
+    for step in (residual.residual_norm, None):
+        totals, kept, mine = torch.zeros(5, 24), torch.zeros(3, 4, 24).bfloat16(), x.clone()
+        capture = (totals, ints(4, 1, 2, 3), ints(7, 7, 7, 7), ints(0, 8, 0, 0),
+                   ints(8, 9, 7, 9), ints(2, 2, 2, 0))  # fmt: skip
+        keep, out = (kept, torch.tensor([2])), torch.empty_like(x)
+        ask = {"steer": steer, "capture": capture, "keep": keep}
+        if step is not None:
+            step(mine, delta, weight, 1e-6, out, **ask)
+        else:
+            exchange.exchange_residual(
+                delta, mine, weight, 1e-6, out, exchange.alone(x.device), **ask
+            )
+        found.append((mine, totals, kept, out))
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(found[0][2][2], found[0][0])
