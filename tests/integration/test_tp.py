@@ -5,6 +5,7 @@ Ranks are real processes over gloo. Each size starts once and runs every family.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from tests.tiny import ask
 
 SIZES = (2, 4, 8)
 NUM_LAYERS = 3
+BATCH = 160
+"""Rows of a forward: prompts are read in chunks, beside rows that decode."""
 
 
 def _captures(name: str) -> tuple[Capture, ...]:
@@ -56,6 +59,11 @@ def _bundle(name: str, width: int) -> Bundle:
     return Bundle(id=name, requests=tuple(requests), vectors=vectors)
 
 
+def _long_prompts() -> list[tuple[int, ...]]:
+    """32 prompts of 1 to 200 tokens."""
+    return tiny.prompts(32, 200)
+
+
 def _answer(engine: Engine, name: str) -> Any:
     return engine.run(_bundle(name, engine.info.hidden_size))
 
@@ -65,14 +73,17 @@ def _work(rank: int, size: int, folder: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in tiny.FAMILIES:
         engine = Engine.load(
-            tiny.spec(Path(folder) / name, max_batch_tokens=160),
+            tiny.spec(Path(folder) / name, max_batch_tokens=BATCH),
             rank=rank,
             world_size=size,
             process_group=dist.group.WORLD,
         )
         counts = _count_collectives(engine)
         reply = _answer(engine, name)
+        engine.spec = dataclasses.replace(engine.spec, max_batch_tokens=6 * BATCH)
+        greedy = tiny.run(engine, [ask(i, p, 5) for i, p in enumerate(_long_prompts())])
         found[name] = (reply if rank == 0 else reply.digest, counts, engine.info.num_pages)
+        found[name, "greedy"] = [r.completion_ids for r in greedy.results]
     return found
 
 
@@ -123,7 +134,7 @@ def _group(size: int) -> list[dict[str, Any]]:
 
 @functools.cache
 def _alone(name: str) -> Any:
-    return _answer(tiny.engine(tiny.model_path(name), max_batch_tokens=160), name)
+    return _answer(tiny.engine(tiny.model_path(name), max_batch_tokens=BATCH), name)
 
 
 @pytest.mark.parametrize("name", tiny.FAMILIES)
@@ -132,6 +143,23 @@ def test_one_rank_writes_what_stock_writes(name: str) -> None:
     stock = tiny.stock_of(name)
     for result in greedy:
         assert result.completion_ids == oracle.generate(stock, result.prompt_ids, 6)
+
+
+@functools.cache
+def _is_what_stock_writes(name: str, prompt: tuple[int, ...], completion: tuple[int, ...]) -> bool:
+    """Whether stock, shown prompt and completion, would have chosen each of its tokens."""
+    logits, _ = oracle.forward(tiny.stock_of(name), prompt + completion)
+    return oracle.greedy_continuation(logits, len(prompt)) == completion
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_greedy_tokens_of_32_prompts_equal_stock_one_by_one(size: int) -> None:
+    for name in tiny.FAMILIES:
+        ranks = [rank[name, "greedy"] for rank in _group(size)]
+        assert all(rank == ranks[0] for rank in ranks)
+        for prompt, completion in zip(_long_prompts(), ranks[0], strict=True):
+            assert len(completion) == 5 or completion[-1] == 2, name
+            assert _is_what_stock_writes(name, prompt, completion), (name, len(prompt))
 
 
 @pytest.mark.parametrize("size", SIZES)
