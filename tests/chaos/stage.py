@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import shutil
@@ -13,13 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+from tests.head import descendants, free_port
+
 START_S = 90.0
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
 
 
 def listens(port: int) -> bool:
@@ -36,25 +31,6 @@ def wait_for(port: int, process: subprocess.Popen[bytes], what: str) -> None:
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"{what} did not come up")
         time.sleep(0.05)
-
-
-def parents() -> dict[int, int]:
-    """Process -> its parent."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                stat = (entry / "stat").read_text()
-                found[int(entry.name)] = int(stat.rsplit(")", 1)[1].split()[1])
-    return found
-
-
-def below(root: int) -> list[int]:
-    """A process and all that descend from it."""
-    known, tree = parents(), [root]
-    for one in tree:
-        tree += [pid for pid, parent in known.items() if parent == one]
-    return tree
 
 
 def title(pid: int) -> str:
@@ -122,7 +98,7 @@ class Stage:
 
     def kill_ray(self) -> None:
         """Every process of it at once."""
-        for pid in below(self.head.pid):
+        for pid in [self.head.pid, *descendants(self.head.pid)]:
             kill(pid)
         self.head.wait()
         shutil.rmtree(self.temp_dir, ignore_errors=True)
@@ -142,4 +118,4 @@ class Stage:
 
     def actors(self, name: str) -> list[int]:
         """Worker processes whose title has this name."""
-        return sorted(pid for pid in below(self.head.pid) if name in title(pid))
+        return sorted(pid for pid in descendants(self.head.pid) if name in title(pid))
