@@ -20,211 +20,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
-from storage.activations import ActivationWriter, RowBlock
-from storage.manifest import Run
-from storage.objects import S3Settings, S3Store
-from storage.rows import ActivationReader
+from tests.benchmarks.storage_reads import bench_layer, bench_prompt, bench_reads
+from tests.benchmarks.storage_writes import bench_write, lance, sha256_mb_per_s
+from tests.faults.servers import WRANGLER, R2Local, ServerMissingError
 
-WIDTH, LAYERS = 7168, 61
 RECORDS = Path(__file__).parent / "records"
-
-
-def timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def drop_from_cache(path: Path) -> None:
-    """Ask the kernel to forget a file's pages, without root."""
-    handle = os.open(path, os.O_RDONLY)
-    os.fsync(handle)
-    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(handle)
-
-
-def layer_block(values_ND: np.ndarray, layer: int, prompt: int) -> RowBlock:
-    positions = np.arange(len(values_ND), dtype=np.int32)
-    return RowBlock(
-        prompts="bench",
-        prompt_id=f"p{prompt:05d}",
-        layer=layer,
-        site="resid_post",
-        values_ND=values_ND,
-        positions=positions,
-        token_ids=positions,
-        is_response=positions >= 0,
-    )
-
-
-def write_rows(run: Run, task: str, blocks: list[list[RowBlock]]) -> Path:
-    """All of what a writer actor does: order, write, hash, fsync, commit."""
-    writer = ActivationWriter(
-        run.wip,
-        task_id=task,
-        model="bench",
-        groups=[(layer, "resid_post") for layer in range(len(blocks))],
-        width=WIDTH,
-        provenance={},
-    )
-    for layer, group in enumerate(blocks):
-        for block in group:
-            writer.add(block)
-        writer.complete(layer, "resid_post")
-    commit = run.commit(task, {}, model="bench", provenance={}, staged=[writer.finish()])
-    return run.root / commit.files[0].key
-
-
-def write_raw(path: Path, values: np.ndarray) -> None:
-    handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-    for layer in values:
-        body = memoryview(layer).cast("B")
-        at = 0
-        while at < len(body):
-            at += os.write(handle, body[at:])
-    os.fsync(handle)
-    os.close(handle)
-
-
-def synced(path: Path, write: Callable[[], object]) -> None:
-    write()
-    handle = os.open(path, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
-
-
-def bench_write(folder: Path, rounds: int, tokens: int) -> list[dict[str, object]]:
-    """One file of 61 layers, against a raw write, npy and safetensors; all with fsync."""
-    draw = np.random.default_rng(0)
-    values = draw.integers(0, 65_535, (LAYERS, tokens, WIDTH), dtype=np.uint16)
-    blocks = [[layer_block(values[layer], layer, 0)] for layer in range(LAYERS)]
-    raw, npy, tensors = folder / "raw", folder / "rows.npy", folder / "rows.safetensors"
-    run = Run.open(folder / "write")
-    seconds: dict[str, list[float]] = {"raw": [], "ours": [], "npy": [], "safetensors": []}
-    ratios = []
-    for i in range(rounds):
-        os.sync()
-        seconds["raw"].append(timed(lambda: write_raw(raw, values)))
-        os.sync()
-        path: list[Path] = []
-        write_ours = partial(write_rows, run, f"t{i}", blocks)
-        started = time.perf_counter()
-        path.append(write_ours())
-        seconds["ours"].append(time.perf_counter() - started)
-        ratios.append(seconds["raw"][-1] / seconds["ours"][-1])
-        os.sync()
-        seconds["npy"].append(timed(lambda: synced(npy, lambda: np.save(npy, values))))
-        os.sync()
-        seconds["safetensors"].append(
-            timed(lambda: synced(tensors, lambda: save_file({"rows": values}, tensors)))
-        )
-        for each in (raw, npy, tensors, *(path if i < rounds - 1 else [])):
-            each.unlink()
-    best = {name: min(found) for name, found in seconds.items()}
-    rows: list[dict[str, object]] = [
-        {
-            "what": f"write {name} with fsync",
-            "bytes": values.nbytes,
-            "best_s": round(value, 3),
-            "mb_per_s": round(values.nbytes / value / 1e6),
-            "share_of_raw": round(best["raw"] / value, 3),
-        }
-        for name, value in best.items()
-    ]
-    rows.append(
-        {
-            "what": "ours against raw, pair by pair",
-            "median_share": round(statistics.median(ratios), 3),
-            "shares": [round(ratio, 3) for ratio in ratios],
-        }
-    )
-    run.close()
-    return rows
-
-
-def bench_layer(folder: Path) -> list[dict[str, object]]:
-    """One layer of 61 against all, bytes and seconds, cold."""
-    run = Run.open(folder / "write")
-    (task,) = [t for t, c in run.commits().items() if (run.root / c.files[0].key).exists()][-1:]
-    file = run.commits()[task].files[0]
-    path = run.root / file.key
-    for other in [c for t, c in run.commits().items() if t != task]:
-        (run.root / f"_meta/commits/{other.task_id}.json").unlink()
-
-    def read(layers: range) -> tuple[float, int]:
-        drop_from_cache(path)
-        reader = ActivationReader(run)
-        before = _read_bytes()
-        seconds = timed(
-            lambda: [int(reader.read(n).values_ND.view(np.uint8).sum()) for n in layers]
-        )
-        return seconds, _read_bytes() - before
-
-    one = [read(range(30, 31)) for _ in range(5)]
-    every = [read(range(LAYERS)) for _ in range(3)]
-    wanted = file.num_rows // LAYERS * WIDTH * 2
-    return [
-        {
-            "what": "one layer of 61, cold, every byte touched",
-            "bytes_wanted": wanted,
-            "disk_bytes": min(found for _, found in one),
-            "one_s": round(min(s for s, _ in one), 5),
-            "all_s": round(min(s for s, _ in every), 5),
-            "times_faster": round(min(s for s, _ in every) / min(s for s, _ in one), 1),
-            "note": "disk bytes include the kernel's read-ahead",
-        }
-    ]
-
-
-def _read_bytes() -> int:
-    """Bytes this process had fetched from the disk so far."""
-    lines = Path("/proc/self/io").read_text().splitlines()
-    return int(dict(line.split(": ") for line in lines)["read_bytes"])
-
-
-def bench_prompt(folder: Path, server: str | None) -> list[dict[str, object]]:
-    """One prompt of 10,000: four tokens at one layer, cold, and by one range of the bucket."""
-    run = Run.open(folder / "prompts")
-    draw = np.random.default_rng(1)
-    values = draw.integers(0, 65_535, (10_000, 4, WIDTH), dtype=np.uint16)
-    path = write_rows(run, "t", [[layer_block(values[i], 0, i) for i in range(10_000)]])
-    reader = ActivationReader(run)
-    cold = []
-    for i in range(20):
-        drop_from_cache(path)
-        prompt = f"p{(i * 487) % 10_000:05d}"
-        cold.append(timed(lambda p=prompt: reader.read(0, prompt_ids=[p]).values_ND.sum()))
-    opening = timed(lambda: ActivationReader(run))
-    row: dict[str, object] = {
-        "what": "one prompt of 10,000 (4 tokens, 57,344 bytes)",
-        "cold_ms_median": round(1e3 * statistics.median(cold), 2),
-        "cold_ms_worst": round(1e3 * max(cold), 2),
-        "open_index_ms": round(1e3 * opening, 2),
-    }
-    if server:
-        store = S3Store(S3Settings(endpoint=server, bucket="bucket", prefix="prompts"))
-        from storage.upload import sync
-
-        sync(run, store, "to_bucket")
-        fresh = Run.open(folder / "fresh", store=store)
-        remote = ActivationReader(fresh)
-        asked: list[int] = []
-        plain = store.get_range
-        store.get_range = lambda k, o, s: (asked.append(s), plain(k, o, s))[1]  # type: ignore[method-assign]
-        got = remote.read(0, prompt_ids=["p04242"]).values_ND
-        row["bucket_ranges"] = list(asked)
-        row["bucket_equal"] = bool(np.array_equal(got, values[4242]))
-        fresh.close()
-    run.close()
-    return [row]
 
 
 _UPLOAD = """
@@ -287,85 +92,70 @@ def bench_upload(
     ]
 
 
-def bench_reads(folder: Path) -> list[dict[str, object]]:
-    """Reading a whole file back, warm, every byte touched: ours, npy and safetensors."""
-    values = np.random.default_rng(3).integers(0, 65_535, (LAYERS, 64, WIDTH), dtype=np.uint16)
-    run = Run.open(folder / "reads")
-    write_rows(run, "t", [[layer_block(values[n], n, 0)] for n in range(LAYERS)])
-    npy, tensors = folder / "r.npy", folder / "r.safetensors"
-    np.save(npy, values)
-    save_file({"rows": values}, tensors)
-    ways: dict[str, Callable[[], object]] = {
-        "ours": lambda: [
-            ActivationReader(run).read(n).values_ND.view(np.uint8).sum() for n in range(LAYERS)
-        ],
-        "npy (memory map)": lambda: np.load(npy, mmap_mode="r").view(np.uint8).sum(),
-        "safetensors": lambda: load_file(tensors)["rows"].view(np.uint8).sum(),
-        "ours through pyarrow": lambda: run.read("activations", ["activation"]).nbytes,
-    }
-    rows = []
-    for name, read in ways.items():
-        best = min(timed(read) for _ in range(4))
-        rows.append({"what": f"read {name}, warm", "mb_per_s": round(values.nbytes / best / 1e6)})
-    run.close()
-    return rows
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=1024, help="tokens of the written file")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RECORDS / "storage_cpu2_2026-11-20.json")
+    parser.add_argument("--rounds", type=int, default=7, help="of writing")
+    parser.add_argument(
+        "--patience", type=float, default=20.0, help="seconds to wait for others before each write"
+    )
+    parser.add_argument("--only", choices=["write"], help="leave reading and uploading out")
+    parser.add_argument("--out", type=Path, help="record; by default tests/benchmarks/records/")
     chosen = parser.parse_args()
     os.environ.setdefault("R2_ACCESS_KEY_ID", "testkey")
     os.environ.setdefault("R2_SECRET_ACCESS_KEY", "testsecret")
-    from tests.faults.servers import R2Local, ServerMissingError
-
     load_before = os.getloadavg()
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    hash_mb_per_s = sha256_mb_per_s()
     with tempfile.TemporaryDirectory(prefix="traitmill-bench-") as scratch:
         folder = Path(scratch)
-        rows = bench_write(folder, chosen.rounds, chosen.tokens)
-        rows += bench_layer(folder)
-        shutil.rmtree(folder / "write")
-        rows += bench_reads(folder)
-        why = ""
-        try:
-            server = R2Local(folder / "r2")
-        except ServerMissingError as reason:
-            why, address = str(reason), None
-            rows += bench_prompt(folder, None)
-        else:
-            try:
-                address = f"http://127.0.0.1:{server.port}{server.path}"
-                rows += bench_prompt(folder, address)
-                rows += bench_upload(folder, address, 3, 256 << 20)
-            finally:
-                server.kill()
-        if why:
-            rows.append({"what": "upload", "ours_mb_per_s": None, "why": why})
+        rows = bench_write(folder, chosen.rounds, chosen.tokens, chosen.patience)
+        if chosen.only is None:
+            rows += bench_layer(folder)
+            shutil.rmtree(folder / "write")
+            rows += bench_reads(folder)
+            rows += with_bucket(folder)
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    packages = ("pyarrow", "boto3", "numpy", "safetensors", "torch")
+    versions = {name: metadata.version(name) for name in packages}
     record = {
         "what": "storage",
-        "command": "python -m tests.benchmarks.bench_storage " + " ".join(sys.argv[1:]),
+        "command": " ".join(["python -m tests.benchmarks.bench_storage", *sys.argv[1:]]),
         "commit": subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": date,
         "hardware": f"{os.cpu_count()} CPU cores ({platform.machine()}), shared virtual disk",
-        "versions": {
-            name: metadata.version(name)
-            for name in ("pyarrow", "boto3", "numpy", "safetensors", "torch")
-        }
-        | {"python": platform.python_version(), "server": "wrangler 4.164.0 (local R2)"},
+        "versions": versions
+        | {"pylance": None if lance is None else lance.__version__}
+        | {"python": platform.python_version(), "server": f"wrangler {WRANGLER} (local R2)"},
         "ceilings": {
+            "sha256_mb_per_s": hash_mb_per_s,
+            "started": started,
             "load_before": load_before,
             "load_after": os.getloadavg(),
             "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         },
         "rows": rows,
     }
-    chosen.out.write_text(json.dumps(record, indent=1) + "\n")
+    out = chosen.out or RECORDS / f"storage_cpu{os.cpu_count()}_{date}.json"
+    out.write_text(json.dumps(record, indent=1) + "\n")
     sys.stdout.write(json.dumps(record["rows"], indent=1) + "\n")
     return 0
+
+
+def with_bucket(folder: Path) -> list[dict[str, object]]:
+    """What needs a server; null with the reason where it cannot run."""
+    try:
+        server = R2Local(folder / "r2")
+    except ServerMissingError as reason:
+        missing: dict[str, object] = {"what": "upload", "mb_per_s": None, "why": str(reason)}
+        return [*bench_prompt(folder, None), missing]
+    try:
+        address = f"http://127.0.0.1:{server.port}{server.path}"
+        return bench_prompt(folder, address) + bench_upload(folder, address, 5, 256 << 20)
+    finally:
+        server.kill()
 
 
 if __name__ == "__main__":
