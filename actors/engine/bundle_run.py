@@ -25,7 +25,6 @@ from actors.engine.steer import (
     Round,
     apply_round,
     build_bank,
-    build_plan,
     fuse_rounds,
 )
 from actors.engine.stops import Decode, StopWatch
@@ -93,7 +92,7 @@ class BundleRun:
         valid = tuple(r for r in bundle.requests if r.id not in errors)
         self.bundle = Bundle(id=bundle.id, requests=valid, vectors=bundle.vectors)
         self.bank: Bank = build_bank(self.bundle, width, device)
-        self.plan: Plan = build_plan(self.bundle, self.bank, max_tokens)
+        self.plan: Plan = Plan(self.bank, max_tokens)
         self.capturer = Capturer(self.bundle, self.bank, device, answers=answers)
         self.scheduler = scheduler
         self.burst: Burst | None = None
@@ -103,7 +102,7 @@ class BundleRun:
         self._on_token = on_token
         self._started = time.perf_counter()
         self._digest = hashlib.sha256(_asked(valid))
-        self._outcomes: dict[str, Outcome] = {r.id: Outcome() for r in valid}
+        self._outcomes: dict[str, Outcome] = {}
         self._watches: dict[str, StopWatch] = {}
         self._results: dict[str, Result] = {}
         self.num_steps = self.num_prefill = self.num_decode = 0
@@ -114,7 +113,10 @@ class BundleRun:
         scheduler.add(self._sequence(i) for i in range(len(valid)))
 
     def _sequence(self, index: int) -> Sequence:
+        """Made when the request comes to the head of the queue: until then it takes no memory."""
         request = self.bundle.requests[index]
+        self._outcomes[request.id] = Outcome()
+        self.plan.open(request)
         # Known completion tokens lie on shared pages too, so they count as the prompt does.
         key, first = self.plan.prefix_key(request, len(request.token_ids))
         tokens = list(request.token_ids)
@@ -239,6 +241,7 @@ class BundleRun:
                 receipts=self.plan.receipts(sequence.request),
                 num_non_finite=bad,
             )
+            self.plan.close(sequence.request)
 
     def reply(self) -> Reply:
         """The bundle's answer, once no sequence has work left."""

@@ -9,11 +9,11 @@ again loses nothing. Nothing here reads a clock, a GPU or a random number.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from actors.engine.pages import PageTable, PrefixKey, prefix_key
+from actors.engine.waiting import Queue
 from actors.request import FinishReason, Request
 
 
@@ -87,12 +87,12 @@ class Scheduler:
         self.pages = pages
         self.max_tokens = max_tokens
         self.max_sequences = max_sequences
-        self.waiting: deque[Sequence] = deque()
+        self.waiting: Queue[Sequence] = Queue()
         self.running: list[Sequence] = []
         self.num_preemptions = 0
 
     def add(self, sequences: Iterable[Sequence]) -> None:
-        """Queue sequences in order."""
+        """Queue sequences in order; an iterator is read as the queue moves on."""
         self.waiting.extend(sequences)
 
     @property
@@ -122,7 +122,7 @@ class Scheduler:
             budget -= take
         # The youngest gives way, so no sequence loses its pages after its span was planned.
         while budget > 0 and self.waiting and len(self.running) < self.max_sequences:
-            span_or_none = self._admit(self.waiting[0], budget)
+            span_or_none = self._admit(self.waiting.first(), budget)
             if span_or_none is None:
                 break
             prefill.append(span_or_none)
@@ -144,7 +144,7 @@ class Scheduler:
         if needed > self.pages.num_free:
             self.pages.release(shared)
             return None
-        self.waiting.popleft()
+        self.waiting.pop()
         self.running.append(sequence)
         sequence.is_running = True
         sequence.pages = shared
@@ -158,7 +158,7 @@ class Scheduler:
         """True when the head of the queue fits now (shared pages not counted)."""
         if not self.waiting or len(self.running) >= self.max_sequences:
             return False
-        needed = self.pages.pages_for(self.waiting[0].num_needed)
+        needed = self.pages.pages_for(self.waiting.first().num_needed)
         return needed <= self.pages.num_free - len(self.running)
 
     def reserve(self, num_steps: int) -> int:
@@ -232,7 +232,7 @@ class Scheduler:
         self.pages.release(victim.pages)
         victim.pages = []
         victim.num_computed = 0
-        self.waiting.appendleft(victim)
+        self.waiting.push(victim)
         self.num_preemptions += 1
 
     def finish(self, sequence: Sequence) -> None:

@@ -100,10 +100,30 @@ def build_bank(bundle: Bundle, width: int, device: torch.device) -> Bank:
 
 @dataclass(slots=True)
 class Plan:
-    """All requests' entries by place, in each request's own order."""
+    """The entries of every request that is open, in each request's own order."""
 
+    bank: Bank
+    limit: int
+    """Tokens of one sequence at most."""
     entries: dict[str, list[Entry]] = field(default_factory=dict)
     """Request id -> its entries, in request order."""
+
+    def open(self, request: Request) -> None:
+        """Resolve a request's steering; it was checked before."""
+        if request.steering:
+            self.entries[request.id] = [
+                Entry(
+                    steering=s,
+                    where=parse_steering(s.positions, request.prompt_length, self.limit),
+                    slot=self.bank.slot_of[s.vector],
+                    sha256=self.bank.sha256_of[s.vector],
+                )
+                for s in request.steering
+            ]
+
+    def close(self, request: Request) -> None:
+        """Forget a request."""
+        self.entries.pop(request.id, None)
 
     def receipts(self, request: Request) -> tuple[SteeringReceipt, ...]:
         """What was really applied to a request so far."""
@@ -135,19 +155,10 @@ class Plan:
 
 
 def build_plan(bundle: Bundle, bank: Bank, limit: int) -> Plan:
-    """Resolve every request's steering; requests were checked before."""
-    plan = Plan()
+    """A plan in which all requests of a bundle are open."""
+    plan = Plan(bank, limit)
     for request in bundle.requests:
-        if request.steering:
-            plan.entries[request.id] = [
-                Entry(
-                    steering=s,
-                    where=parse_steering(s.positions, request.prompt_length, limit),
-                    slot=bank.slot_of[s.vector],
-                    sha256=bank.sha256_of[s.vector],
-                )
-                for s in request.steering
-            ]
+        plan.open(request)
     return plan
 
 

@@ -232,8 +232,28 @@ def test_work_per_step_does_not_grow_with_the_queue():
         scheduler.add(_sequence(i, 5, 6) for i in range(waiting))
         for _ in range(30):
             _advance(scheduler, scheduler.next_step())
-        return sum(bool(s.page_keys) for s in scheduler.waiting), len(scheduler.waiting)
+        left = list(scheduler.waiting)
+        return sum(bool(s.page_keys) for s in left), len(left)
 
     few, many = touched(100), touched(5000)
     assert few[0] == many[0] <= 1
     assert many[1] - few[1] == 4900
+
+
+def test_a_waiting_sequence_does_not_exist_before_its_turn():
+    made = []
+
+    def sequences():
+        for index in range(10_000):
+            made.append(index)
+            yield _sequence(index, 5, 6)
+
+    scheduler = Scheduler(PageTable(50, PAGE), max_tokens=16, max_sequences=4)
+    scheduler.add(sequences())
+    finished = 0
+    for _ in range(60):
+        spans = scheduler.next_step()
+        _advance(scheduler, spans)
+        finished += sum(s.sequence.is_done for s in spans)
+        assert len(made) <= finished + 5  # four that run and the head of the queue
+    assert finished > 20

@@ -1,0 +1,58 @@
+"""A queue of any length takes no memory: what waits is made when it comes to the head."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Queue(Generic[Item]):
+    """Items in order; those behind the head do not exist yet.
+
+    What waits costs what its giver keeps of it, and nothing here.
+    """
+
+    def __init__(self) -> None:
+        self._head: deque[Item] = deque()
+        self._later: Iterator[Item] = iter(())
+
+    def extend(self, items: Iterable[Item]) -> None:
+        """Queue items behind all others; an iterator is read as the queue moves on."""
+        self._later = chain(self._later, items)
+
+    def __bool__(self) -> bool:
+        if not self._head:
+            self._head.extend(islice(self._later, 1))
+        return bool(self._head)
+
+    def __iter__(self) -> Iterator[Item]:
+        """All of them, which makes all of them."""
+        self._head.extend(self._later)
+        return iter(self._head)
+
+    def first(self) -> Item:
+        """The head, which stays.
+
+        Raises:
+            IndexError: Nothing waits.
+        """
+        if not self:
+            raise IndexError("nothing waits")
+        return self._head[0]
+
+    def pop(self) -> Item:
+        """Take the head.
+
+        Raises:
+            IndexError: Nothing waits.
+        """
+        self.first()
+        return self._head.popleft()
+
+    def push(self, item: Item) -> None:
+        """Put an item before all others."""
+        self._head.appendleft(item)
