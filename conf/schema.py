@@ -103,6 +103,10 @@ class ClusterConfig:
     """Longer sequences are refused; None: the model's own limit."""
     cuda_graphs: bool = True
     """Replay captured decode steps on GPUs."""
+    device_memory_bytes: int | None = None
+    """Memory of one GPU, for the dry run; None asks this machine's GPUs, if it has any."""
+    price_per_gpu_hour: float | None = None
+    """Dollars for one GPU and hour, for the dry run and the report; None: no dollars are shown."""
 
 
 @dataclass

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from conf.resolve import JobRequest
-from jobs.dry_run import capture_bytes, committed, max_tokens, show_plan
+from jobs.capacity import Memory
+from jobs.dry_run import committed, device_bytes, show_memory, show_plan, size
 from jobs.entry import main
 from jobs.report.console import Console
 from jobs.runner import Batch, make_batches
@@ -35,39 +36,6 @@ def run_dir(tmp_path: Path) -> str:
     return f"run_dir={tmp_path / 'run'}"
 
 
-def test_a_prompt_set_is_counted_in_tokens(run_dir: str) -> None:
-    few = batch("capture", run_dir, "capture.num_prompts=3", "capture.max_new_tokens=8")
-
-    assert max_tokens(few) == 3 * 8
-
-
-def test_captured_rows_are_counted_in_bytes(run_dir: str) -> None:
-    """3 prompts x 8 tokens x 2 layers x 1 site x the model's width x 4 bytes of float32."""
-    few = batch(
-        "capture", run_dir, "layer=[1,2]", "capture.num_prompts=3", "capture.max_new_tokens=8"
-    )
-
-    assert capture_bytes(few) == 3 * 8 * 2 * 1 * few.model.facts.hidden_size * 4
-
-
-def test_two_sites_are_twice_the_bytes(run_dir: str) -> None:
-    one = batch("capture", run_dir, "layer=2")
-    two = batch("capture", run_dir, "layer=2", "capture.sites=[resid_post,mlp_out]")
-
-    assert capture_bytes(two) == 2 * capture_bytes(one)
-
-
-def test_generation_without_capture_has_no_captured_bytes(run_dir: str) -> None:
-    assert capture_bytes(batch("generate", run_dir)) == 0
-
-
-def test_samples_and_length_multiply(run_dir: str) -> None:
-    one = batch("generate", run_dir, "generate.max_new_tokens=10")
-    three = batch("generate", run_dir, "generate.max_new_tokens=20", "generate.samples=3")
-
-    assert max_tokens(three) == 6 * max_tokens(one)
-
-
 def test_nothing_is_committed_where_there_is_no_folder(run_dir: str) -> None:
     assert committed(batch("generate", run_dir)) == set()
 
@@ -83,18 +51,97 @@ def test_only_tasks_of_this_plan_count_as_committed(run_dir: str, tmp_path: Path
     assert committed(planned) == {mine}
 
 
-def test_the_plan_is_told_in_numbers(run_dir: str) -> None:
+def told(job: str, *typed: str, multirun: bool = False) -> tuple[int, str]:
     out = io.StringIO()
-    code = show_plan(points("steer", run_dir, "trait=guilt", "layer=2"), Console(out))
-    text = out.getvalue()
+    code = show_plan(points(job, *typed, multirun=multirun), Console(out))
+    return code, out.getvalue()
+
+
+def test_the_plan_is_told_in_numbers(run_dir: str) -> None:
+    code, text = told("steer", run_dir, "trait=guilt", "layer=2")
 
     assert code == 0
     assert text.startswith("steer: 1 point(s), ")
-    assert "model toy_mla: 6 layers of " in text
-    assert "2 rank(s) on cpu" in text
-    assert "generated tokens, at most: " in text
-    assert "captured rows, at most: " in text
+    assert "model toy_mla: 6 layers of 128, float32, 2 rank(s) on cpu; 5 bundles to run" in text
     assert {"kind", "tasks", "to", "do", "requests"} <= set(text.split())
+    assert "each rank: weights 6.05 MB, KV cache 536.87 MB (" in text
+    assert "\nfits: " in text
+    assert " read, " in text
+    assert " generated at most; captured rows: " in text
+    assert "result files: about " in text
+    assert "; bucket: none" in text
+    assert "judge lexicon: " in text
+    assert "from tests/benchmarks/records/plan_cpu2_2026-11-21.json" in text
+    assert "GPU dollars: none, no GPU is used" in text
+
+
+GPUS = ("model.weights=random", "cluster=h200x8", "trait=guilt", "layer=2")
+
+
+def test_dollars_are_told_at_a_price_and_asked_for_without_one(run_dir: str) -> None:
+    """A group of 8 whose plan takes about t hours costs 8 x 3.5 x t."""
+    _, without = told("steer", run_dir, *GPUS)
+    _, text = told("steer", run_dir, *GPUS, "cluster.price_per_gpu_hour=3.5")
+
+    assert "GPU dollars: not known; set cluster.price_per_gpu_hour" in without
+    assert " at 3.5 for each GPU and hour" in text
+    assert "from tests/benchmarks/records/decode_h200x4_2026-11-20.json" in text
+    assert "fits: 150.00 GB are there" in text
+
+
+def test_what_does_not_fit_says_why_and_is_refused(run_dir: str) -> None:
+    code, text = told("steer", run_dir, *GPUS, "cluster.device_memory_bytes=1000000")
+
+    assert code == 2
+    assert "\ndoes not fit: " in text
+
+
+def test_a_judge_that_is_a_server_has_calls_time_and_a_price(run_dir: str) -> None:
+    server = (
+        "judge=endpoint",
+        "judge.url=http://127.0.0.1:1/v1",
+        "judge.model=m",
+        "judge.usd_per_million_prompt_tokens=2",
+    )
+    _, text = told("steer", run_dir, "trait=guilt", "layer=2", *server)
+
+    assert ", one call each, about " in text
+    assert " dollars, " in text
+    assert "at 1 s a call" in text
+
+
+def test_a_bucket_is_named(run_dir: str) -> None:
+    _, text = told("generate", run_dir, "storage=r2", "storage.bucket=mine")
+
+    assert "; bucket mine" in text
+
+
+def test_memory_that_nobody_knows_is_not_guessed() -> None:
+    out = io.StringIO()
+    memory = Memory(
+        weights=10**9, cache=0, cache_tokens=0, capture=0, longest=10, device=None, misfit=None
+    )
+    show_memory(memory, Console(out))
+
+    assert (
+        "fit: not known; set cluster.device_memory_bytes, no GPU is here to ask" in out.getvalue()
+    )
+
+
+def test_a_size_that_is_set_counts_more_than_what_is_here(run_dir: str) -> None:
+    (here,) = points("generate", run_dir)
+    (told_so,) = points("generate", run_dir, "cluster.device_memory_bytes=7")
+
+    assert device_bytes(told_so) == 7
+    assert (device_bytes(here) or 0) > 10**9
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(900, "0.9 kB"), (2_500_000, "2.50 MB"), (-3 * 10**9, "-3.00 GB"), (1.5e12, "1.50 TB")],
+)
+def test_bytes_have_a_unit(number: int, text: str) -> None:
+    assert size(number) == text
 
 
 def test_points_of_a_sweep_are_one_plan(run_dir: str) -> None:
@@ -110,7 +157,7 @@ def test_two_models_are_two_plans(run_dir: str) -> None:
     swept = points("generate", run_dir, "model=toy_mla,toy_gqa", multirun=True)
     show_plan(swept, Console(out))
 
-    assert out.getvalue().count("generated tokens, at most") == 2
+    assert out.getvalue().count("generated at most") == 2
 
 
 def test_nothing_is_written(run_dir: str, tmp_path: Path) -> None:
