@@ -41,8 +41,14 @@ class RankEngine(Protocol):
 
     info: ModelInfo
 
-    def run(self, bundle: Bundle, on_token: Callable[[Token], None] | None = None) -> Reply:
-        """Answer a bundle. Collective."""
+    def run(
+        self,
+        bundle: Bundle,
+        on_token: Callable[[Token], None] | None = None,
+        *,
+        share_rows: bool = False,
+    ) -> Reply:
+        """Answer a bundle; ``share_rows`` deals raw rows out among the ranks. Collective."""
         ...
 
 
@@ -208,7 +214,7 @@ class RankActor:
             raise RuntimeError(f"bundle {sequence} came after bundle {self._sequence}")
         started = time.monotonic()
         self._sequence, self._bundle_id, self._stage = sequence, bundle.id, "running"
-        reply = self._engine.run(bundle, on_token)
+        reply = self._engine.run(bundle, on_token, share_rows=hold_rows)
         if hold_rows:
             self._held[sequence], reply = reply, strip(reply)
         idle_s = started - self._finished_at

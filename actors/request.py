@@ -158,6 +158,8 @@ class CaptureResult:
     values: dict[str, NDArray[np.generic]]
     dtype: str = "float32"
     """``bfloat16`` when ``values`` hold bit patterns."""
+    held: tuple[int, ...] | None = None
+    """Layers that ``values`` hold, where rows are dealt out among ranks; None: all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

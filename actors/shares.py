@@ -1,12 +1,13 @@
 """Each rank sends home its own layers of what was captured, and together they send all of it.
 
-Every rank holds the same rows, because the residual stream is replicated. Whole layers are shared
-out by position in the reading, so one row is never cut, and layers come in order.
+Every rank could hold all rows, because the residual stream is replicated; an engine that was told
+so keeps only its own layers. Whole layers are shared out in turn, so one row is never cut, and
+layers come in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -54,7 +55,7 @@ def own_parts(
     Args:
         reply: Complete, as every rank computed it.
         rank: Sends the layers whose place in the sorted list of all layers is its own, modulo
-            ``world_size``.
+            ``world_size``; all that it holds, where the engine has dealt them out already.
         world_size: Ranks that share the work.
         part_bytes: Values of one part, about.
     """
@@ -63,15 +64,28 @@ def own_parts(
             (layer, site)
             for result in reply.results
             for reading in row_readings(result)
-            for layer in reading.layers
+            for layer in held_layers(reading)
             for site in reading.values
         }
     )
     layers = sorted({layer for layer, _ in groups})
-    mine = set(layers[rank::world_size])
+    is_shared = any(
+        reading.held is not None for result in reply.results for reading in row_readings(result)
+    )
+    mine = set(layers if is_shared else deal(layers, rank, world_size))
     for layer, site in groups:
         if layer in mine:
             yield from _parts(reply, layer, site, part_bytes)
+
+
+def deal(layers: Sequence[int], rank: int, world_size: int) -> tuple[int, ...]:
+    """A rank's layers of all those that are captured as rows."""
+    return tuple(sorted(set(layers))[rank::world_size])
+
+
+def held_layers(reading: CaptureResult) -> tuple[int, ...]:
+    """Layers whose rows the reading holds here."""
+    return reading.layers if reading.held is None else reading.held
 
 
 def row_readings(result: Result) -> list[CaptureResult]:
@@ -85,9 +99,10 @@ def _parts(reply: Reply, layer: int, site: str, part_bytes: int) -> Iterator[Cap
     size = 0
     for result in reply.results:
         for reading in row_readings(result):
-            if layer not in reading.layers or site not in reading.values:
+            held = held_layers(reading)
+            if layer not in held or site not in reading.values:
                 continue
-            values_ND = reading.values[site][reading.layers.index(layer)]
+            values_ND = reading.values[site][held.index(layer)]
             if rows and size + values_ND.nbytes > part_bytes:
                 yield CapturedPart(layer=layer, site=site, rows=tuple(rows), is_last=False)
                 rows, size = [], 0

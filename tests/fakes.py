@@ -98,7 +98,7 @@ class FakeEngine:
         dist.barrier(group=process_group)
         return cls(spec, rank, world_size, process_group)
 
-    def run(self, bundle: Bundle, on_token=None) -> Reply:
+    def run(self, bundle: Bundle, on_token=None, *, share_rows=False) -> Reply:
         results = []
         for request in bundle.requests:
             fault, _, rest = request.id.partition(":")

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from actors.engine.batch import Batch
 from actors.engine.engine import Engine
-from actors.engine.fast_state import MAX_BURST, DecodeState
+from actors.engine.fast_state import MAX_BURST, MAX_RAW_BURST, DecodeState, Features
 from actors.engine.sampler import gumbel_noise
 from actors.engine.steer import OPERATORS
+from actors.shares import deal
 
 
 class ReferenceDecoder:
@@ -21,7 +22,8 @@ class ReferenceDecoder:
         self.engine = engine
         self.cache = engine.cache
         self.sizes = [max_rows]
-        self.prepared: list[tuple[int, tuple[bool, bool, int]]] = []
+        self.prepared: list[tuple[int, Features]] = []
+        self._rows: dict[Features, Tensor] = {}
         self.num_steps = 0
         self.state = DecodeState(
             num_layers=engine.info.num_layers,
@@ -31,10 +33,20 @@ class ReferenceDecoder:
             device=engine.device,
         )
 
-    def features(self, steers: bool, captures: bool, longest: int) -> tuple[bool, bool, int]:
-        return steers, captures, int(longest > 256)
+    def held(self, features: Features) -> tuple[int, ...]:
+        own = self.engine.collectives
+        if features.shared:
+            return deal(features.keeps, own.rank, own.world_size)
+        return features.keeps if own.rank == 0 else ()
 
-    def prepare(self, rows: int, features: tuple[bool, bool, int]) -> None:
+    def kept(self, features: Features) -> Tensor | None:
+        held = len(self.held(features))
+        if not held:
+            return None
+        shape = (MAX_RAW_BURST, held, self.sizes[-1], self.engine.info.hidden_size)
+        return self._rows.setdefault(features, torch.full(shape, float("nan")))
+
+    def prepare(self, rows: int, features: Features) -> None:
         self.prepared.append((rows, features))
         self.state.clear()
 
@@ -69,10 +81,13 @@ class ReferenceDecoder:
             inside = state.read_first[row] <= position < state.read_stop[row]
             if self._captures and inside and state.live[row] > 0:
                 state.totals[layer, int(state.row_slots[row])] += value_ND[row]
+        kept, held = self.kept(self._features), self.held(self._features)
+        if kept is not None and layer in held:
+            kept[int(state.step), held.index(layer), : len(value_ND)] = value_ND
 
     @torch.inference_mode()
-    def run(self, rows: int, features: tuple[bool, bool, int]) -> None:
-        self._steers, self._captures, _ = features
+    def run(self, rows: int, features: Features) -> None:
+        self._steers, self._captures, self._features = features[0], features[1], features
         self.num_steps += 1
         state, engine = self.state, self.engine
         positions = state.positions[:rows].long()

@@ -14,13 +14,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from actors.kernels.exchange import WORLDS, Mailbox, alone, exchange_residual
+from actors.kernels.exchange import WORLDS, Mailbox, alone, exchange_residual, half_row
 
 # Measured in graphs on four H200s: two-shot is ahead below 32 KiB and above 160 KiB.
 ONE_SHOT_BYTES = range(32 << 10, 160 << 10)
 TWO_SHOT_BYTES = 8 << 20
 EXCHANGE_BYTES = 3 << 19
 """Bytes of rows that one rank pushes to all its peers, up to which that beats two-shot."""
+TWO_STEP_BYTES = 1 << 18
 _TEST_PATIENCE = 1 << 20
 
 
@@ -95,12 +96,12 @@ class AllReduce:
         if mailbox is None:
             return
         good = torch.ones(1, dtype=torch.int32, device=device)
-        for trial in range(4):  # both turns, twice
+        for trial in range(8):  # both turns of both ways, twice
             x = torch.zeros(rows, width, dtype=torch.bfloat16, device=device)
             part = torch.full_like(x, mailbox.rank + 1 + trial)
             exchange_residual(
                 part, x, torch.ones_like(x[0]), 1e-6, torch.empty_like(x), mailbox,
-                patience=_TEST_PATIENCE,
+                two_steps=trial >= 4, patience=_TEST_PATIENCE,
             )  # fmt: skip
             want = self.world_size * (self.world_size + 1) / 2 + trial * self.world_size
             good *= int(bool((x == want).all()))
@@ -113,6 +114,11 @@ class AllReduce:
         box = self._mailbox
         fits = box is not None and (box.world == 1 or rows <= box.words.shape[2])
         return box if fits else None
+
+    def takes_two_steps(self, rows: int) -> bool:
+        """Whether an exchange of ``rows`` rows is faster by way of each row's owner."""
+        width = self._buffers.shape[-1]
+        return self.world_size > 1 and rows * width * 2 >= TWO_STEP_BYTES
 
     def buffer(self, rows: int) -> Tensor:
         """Where to write the next partial result: ``[rows, width]``, alternating."""
@@ -144,7 +150,7 @@ def make_mailbox(
     try:
         import torch.distributed._symmetric_memory as symmetric_memory
 
-        shape = (2, world, rows, width // 2)
+        shape = (2, world + 1, rows, half_row(width))
         words = symmetric_memory.empty(shape, dtype=torch.int64, device=device)
         handle: Any = symmetric_memory.rendezvous(words, group)
         words.zero_()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 
@@ -86,6 +87,7 @@ class BundleRun:
         eos_ids: tuple[int, ...],
         device: torch.device,
         answers: bool,
+        share: tuple[int, int] | None,
         decode: Decode | None,
         on_token: Callable[[Token], None] | None,
     ) -> None:
@@ -93,7 +95,7 @@ class BundleRun:
         self.bundle = Bundle(id=bundle.id, requests=valid, vectors=bundle.vectors)
         self.bank: Bank = build_bank(self.bundle, width, device)
         self.plan: Plan = Plan(self.bank, max_tokens)
-        self.capturer = Capturer(self.bundle, self.bank, device, answers=answers)
+        self.capturer = Capturer(self.bundle, self.bank, device, answers=answers, share=share)
         self.scheduler = scheduler
         self.burst: Burst | None = None
         self._all = bundle.requests
@@ -105,6 +107,7 @@ class BundleRun:
         self._outcomes: dict[str, Outcome] = {}
         self._watches: dict[str, StopWatch] = {}
         self._results: dict[str, Result] = {}
+        self._ended: deque[Sequence] = deque()
         self.num_steps = self.num_prefill = self.num_decode = 0
         self.prefill_s = self.decode_s = 0.0
         for request in bundle.requests:
@@ -171,9 +174,8 @@ class BundleRun:
         self._digest.update(repr((self.num_steps, order)).encode() + result.tokens.tobytes())
         for row, sequence in enumerate(result.sequences):
             num_rows = self._take_column(sequence, result.tokens[:, row])
-            start = sequence.num_computed
-            burst.note_rows(sequence, start, start + num_rows)
-            sequence.num_computed = start + num_rows
+            burst.note_rows(result, row, num_rows)
+            sequence.num_computed += num_rows
             sequence.num_captured = max(sequence.num_captured, sequence.num_computed)
             self.num_decode += num_rows
         self.num_steps += len(result.tokens)
@@ -225,26 +227,37 @@ class BundleRun:
         return watch.hits(sequence.tokens, len(request.token_ids))
 
     def _retire(self, sequences: list[Sequence]) -> None:
+        """Free what ended sequences hold; their results are made when their values have come."""
         if self.burst is not None:
             self.burst.collect(sequences)
         self.capturer.settle(sequences)
         for sequence in sequences:
             self.scheduler.finish(sequence)
-            outcome = self._outcomes.pop(sequence.request.id)
+            outcome = self._outcomes[sequence.request.id]
             self._watches.pop(sequence.request.id, None)
             outcome.finished_s = time.perf_counter() - self._started
-            captures, bad = self.capturer.results(sequence)
-            self._results[sequence.request.id] = build_result(
-                sequence,
-                outcome,
-                captures=captures,
-                receipts=self.plan.receipts(sequence.request),
-                num_non_finite=bad,
-            )
-            self.plan.close(sequence.request)
+        self._ended.extend(sequences)
+
+    def finish_come(self) -> None:
+        """Make the results of ended sequences whose captures are all on the host."""
+        while self._ended and self.capturer.has_come(self._ended[0]):
+            self._finish(self._ended.popleft())
+
+    def _finish(self, sequence: Sequence) -> None:
+        captures, bad = self.capturer.results(sequence)
+        self._results[sequence.request.id] = build_result(
+            sequence,
+            self._outcomes.pop(sequence.request.id),
+            captures=captures,
+            receipts=self.plan.receipts(sequence.request),
+            num_non_finite=bad,
+        )
+        self.plan.close(sequence.request)
 
     def reply(self) -> Reply:
         """The bundle's answer, once no sequence has work left."""
+        while self._ended:
+            self._finish(self._ended.popleft())
         return Reply(
             bundle_id=self.bundle.id,
             results=tuple(self._results[r.id] for r in self._all if r.id in self._results),

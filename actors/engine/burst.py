@@ -8,6 +8,7 @@ reads the tokens once per burst and drops what came after the end.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,27 +18,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.engine.capture import Capturer
-from actors.engine.fast_state import BANK_SLOTS, MAX_BURST, MAX_EOS
+from actors.engine.fast_state import MAX_BURST, MAX_EOS, MAX_RAW_BURST, Features, reach_of
+from actors.engine.fusable import Row, fusable_row, is_kept, is_pooled, tokens_left
+from actors.engine.landing import Landing, Piece, land
 from actors.engine.reading import Reading
 from actors.engine.sampler import request_key
 from actors.engine.scheduler import Scheduler, Sequence
-from actors.engine.steer import OPERATORS, Bank, Entry, Plan
+from actors.engine.steer import OPERATORS, Bank, Plan
 
 if TYPE_CHECKING:
     from actors.engine.fast import FastDecoder
 
 EOS_BURST = 8
 """Steps per burst when a sequence may end early: rows after an end are wasted work."""
-_FAR = 2**31 - 1
-
-
-@dataclass(slots=True)
-class _Row:
-    sequence: Sequence
-    entries: list[Entry]
-    reading: Reading | None
-    first: int = 0
-    stop: int = 0
 
 
 @dataclass(slots=True)
@@ -46,6 +39,8 @@ class BurstResult:
 
     sequences: list[Sequence]
     tokens: NDArray[np.int32]
+    rows: Landing | None = None
+    """``[row, held layer, step, D]``, where raw rows are kept."""
 
 
 @dataclass(slots=True)
@@ -57,6 +52,8 @@ class Burst:
     capturer: Capturer
     bank: Bank
     eos_ids: tuple[int, ...]
+    while_waiting: Callable[[], None] = lambda: None
+    """Host work to do while the device is busy."""
     _slot_of: dict[int, int] = field(default_factory=dict)
     _free_slots: list[int] = field(default_factory=list)
     _bank_loaded: bool = False
@@ -79,50 +76,43 @@ class Burst:
         return self._launch([r for r in rows if r is not None], steps)
 
     def _steps(self, scheduler: Scheduler) -> int:
-        left = [_left(s) + bool(self.capturer.readings(s.request)) for s in scheduler.running]
+        left = [tokens_left(s) + bool(self.capturer.readings(s.request)) for s in scheduler.running]
         fixed = all(s.request.sampling.ignore_eos for s in scheduler.running)
         most = MAX_BURST if fixed else EOS_BURST
+        if self.capturer.raw_layers:
+            most = min(most, MAX_RAW_BURST)
         return max(1, min(most, min(left) if scheduler.waiting else max(left)))
 
-    def _row(self, sequence: Sequence) -> _Row | None:
-        """What the fused step must know of a sequence; None when it cannot serve it."""
-        request, s = sequence.request, sequence.request.sampling
-        plain = not (s.top_k or s.top_p < 1 or s.min_p or s.stop_strings)
-        if sequence.num_missing != 1 or not plain or s.repetition_penalty != 1.0:
-            return None
-        if request.num_top_logprobs or request.logprob_token_ids:
-            return None
-        if len(s.stop_ids) + len(self.eos_ids) > MAX_EOS or len(self.bank.slot_of) >= BANK_SLOTS:
-            return None
-        now = sequence.num_computed
-        entries = _entries_from(self.plan.entries.get(request.id, []), now)
-        if entries is None:
-            return None
-        live = [r for r in self.capturer.readings(request) if _reads_after(r, sequence)]
-        if len(live) > 1 or any(not _is_pooled(r) for r in live):
-            return None
-        row = _Row(sequence, entries, live[0] if live else None)
-        if row.reading is not None:
-            selector = row.reading.selector
-            base = request.prompt_length if selector.frame == "response" else 0
-            row.first = max(base + (selector.start or 0), sequence.num_captured)
-            row.stop = _FAR if selector.stop is None else base + selector.stop
-        return row
+    def _row(self, sequence: Sequence) -> Row | None:
+        return fusable_row(sequence, self.plan, self.capturer, self.bank, self.eos_ids)
 
-    def _launch(self, rows: list[_Row], steps: int) -> BurstResult:
+    def _launch(self, rows: list[Row], steps: int) -> BurstResult:
         steers = any(r.entries for r in rows)
         # The same on every rank, kept or not: preparing a graph is collective.
-        captures = any(r.reading is not None for r in rows)
+        captures = any(r.pooled is not None for r in rows)
         longest = max(len(r.sequence.tokens) for r in rows) + steps
-        features = self.fast.features(steers, captures, longest)
+        keeps = self.capturer.raw_layers if any(r.raw is not None for r in rows) else ()
+        features = Features(
+            steers, captures, reach_of(longest), keeps, self.capturer.share is not None
+        )
         self.fast.prepare(len(rows), features)
         self._fill(rows, steers)
         for _ in range(steps):
             self.fast.run(len(rows), features)
+        landing = self._land_rows(len(rows), steps, features)
+        self.while_waiting()
         tokens = self.fast.state.history[:steps, : len(rows)].cpu().numpy()
-        return BurstResult([r.sequence for r in rows], tokens)
+        return BurstResult([r.sequence for r in rows], tokens, landing)
 
-    def _fill(self, rows: list[_Row], steers: bool) -> None:
+    def _land_rows(self, count: int, steps: int, features: Features) -> Landing | None:
+        """Start to bring the burst's kept rows to the host, each sequence's together."""
+        kept = self.fast.kept(features)
+        if kept is None:
+            return None
+        block = kept[:steps, :, :count].permute(2, 1, 0, 3).contiguous()
+        return land(block, block.isfinite().all(dim=-1).all(dim=1))
+
+    def _fill(self, rows: list[Row], steers: bool) -> None:
         """Write the rows' data into the decoder's static buffers."""
         state, count = self.fast.state, len(rows)
         size = self.fast.size_for(count)
@@ -137,10 +127,10 @@ class Burst:
             pages[i, : len(sequence.pages)] = sequence.pages
             live = 1 if sequence.finish_reason else 2
             # A rank that does not answer runs the same graph but reads no position.
-            reads = row.reading is not None and self.capturer.answers
+            reads = row.pooled is not None and self.capturer.answers
             slot, stop = (self._slot(sequence), row.stop) if reads else (0, 0)
             ints[:, i] = (
-                sequence.num_computed, _left(sequence), live, slot, row.first, stop,
+                sequence.num_computed, tokens_left(sequence), live, slot, row.first, stop,
             )  # fmt: skip
             tokens[:, i] = (sequence.tokens[-1], request_key(sampling.seed, sequence.request.id))
             temperatures[i] = sampling.temperature
@@ -165,7 +155,7 @@ class Burst:
         if steers:
             self._fill_steering(rows, size)
 
-    def _fill_steering(self, rows: list[_Row], size: int) -> None:
+    def _fill_steering(self, rows: list[Row], size: int) -> None:
         state = self.fast.state
         if not self._bank_loaded:
             held = self.bank.vectors_VD.shape[0]
@@ -193,16 +183,25 @@ class Burst:
             self.fast.state.totals[:, slot] = 0
         return slot
 
-    def note_rows(self, sequence: Sequence, start: int, stop: int) -> None:
-        """Book the rows that a burst ran: receipts and captured positions."""
+    def note_rows(self, result: BurstResult, row: int, num_rows: int) -> None:
+        """Book the rows that count of one sequence's burst: receipts, positions, kept rows."""
+        sequence = result.sequences[row]
+        start, stop = sequence.num_computed, sequence.num_computed + num_rows
         fresh = max(start, sequence.num_captured)
         for entry in self.plan.entries.get(sequence.request.id, ()):
             if not entry.is_idle:
                 entry.num_rows += len(entry.where.within(fresh, stop))
         length = sequence.request.prompt_length
         for reading in self.capturer.readings(sequence.request):
-            if _is_pooled(reading):
-                reading.positions.extend(reading.selector.readable(fresh, stop, length))
+            wanted = reading.selector.readable(fresh, stop, length)
+            if not wanted or not (is_pooled(reading) or is_kept(reading)):
+                continue
+            reading.positions.extend(wanted)
+            if is_kept(reading) and result.rows is not None:
+                layers = self.capturer.places(reading)
+                first = wanted.start - start
+                piece = Piece(result.rows, row, layers, first, first + len(wanted))
+                reading.pieces.setdefault("resid_post", []).append(piece)
 
     def collect(self, sequences: list[Sequence]) -> None:
         """Hand finished sequences' pooled sums to their captures and free the slots."""
@@ -213,57 +212,12 @@ class Burst:
         self._free_slots.extend(slots)
         totals = self.fast.state.totals[:, slots]  # a copy: slots are used again
         for i, sequence in enumerate(ended):
-            reading = next(r for r in self.capturer.readings(sequence.request) if _is_pooled(r))
+            reading = next(r for r in self.capturer.readings(sequence.request) if is_pooled(r))
             _add_sum(reading, totals[list(reading.capture.layers), i])
 
 
 def _move(values: np.ndarray, like: Tensor) -> Tensor:
     return torch.from_numpy(values).to(like.device, non_blocking=True)
-
-
-def _left(sequence: Sequence) -> int:
-    """Tokens that the sequence may still choose."""
-    if sequence.finish_reason:
-        return 0
-    return sequence.request.sampling.max_new_tokens - len(sequence.completion_ids)
-
-
-def _entries_from(entries: list[Entry], position: int) -> list[Entry] | None:
-    """Entries that touch every row from ``position`` on; None when one touches only some."""
-    found, layers = [], set()
-    for entry in entries:
-        where = entry.where
-        if entry.is_idle:
-            continue
-        if where.explicit is not None:
-            if max(where.explicit) >= position:
-                return None
-            continue
-        if where.stop is not None and where.stop <= position:
-            continue
-        layer = entry.steering.layer
-        if where.stop is not None or where.start > position or layer in layers:
-            return None
-        if entry.steering.site != "resid_post":
-            return None
-        layers.add(layer)
-        found.append(entry)
-    return found
-
-
-def _reads_after(reading: Reading, sequence: Sequence) -> bool:
-    selector = reading.selector
-    if selector.frame == "prompt":
-        return False
-    if selector.is_open or selector.stop is None:
-        return True
-    base = sequence.request.prompt_length if selector.frame == "response" else 0
-    return base + selector.stop > sequence.num_computed
-
-
-def _is_pooled(reading: Reading) -> bool:
-    capture = reading.capture
-    return reading.streams and capture.reduction == "mean" and capture.sites == ("resid_post",)
 
 
 def _add_sum(reading: Reading, sums_LD: Tensor) -> None:

@@ -9,7 +9,6 @@ that depend on the final length keep their rows until the sequence ends.
 from __future__ import annotations
 
 from collections.abc import Sequence as Sequence_
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,62 +17,88 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.engine.batch import Batch
+from actors.engine.gather import Step, keep_rows, sum_by_owner, to_step
+from actors.engine.landing import land
 from actors.engine.moments import MomentStore
 from actors.engine.reading import (
     Reading,
     count_non_finite,
     finish,
+    has_come,
+    is_known_good,
     make_reading,
     visited_sites,
 )
 from actors.engine.scheduler import Sequence
 from actors.engine.steer import Bank
-from actors.request import Bundle, CaptureResult, ClassMoments, Request
+from actors.request import Bundle, Capture, CaptureResult, ClassMoments, Request
+from actors.shares import deal
 
-
-@dataclass(slots=True)
-class _Step:
-    """One group's rows in the current forward."""
-
-    readings: list[tuple[Reading, int, int]]
-    """(reading, first, last) into ``rows``."""
-    rows: Tensor
-    owner: Tensor
-    """int64: index into ``readings`` of each row."""
-    bounds: Tensor
-    """int32 ``[readings + 1]``: each reading's run of ``rows``."""
-    longest: int
-    """Rows of the longest run."""
-    taken: dict[str, dict[int, Tensor]] = field(default_factory=dict)
-    """Site -> layer -> what was read there."""
-
-
-_GroupKey = tuple[tuple[int, ...], tuple[str, ...], str, tuple[str, ...], str, bool]
+_GroupKey = tuple[tuple[int, ...], tuple[str, ...], str, tuple[str, ...], str, bool, bool]
+"""layers, sites, reduction, bank, moments key, streams, raw."""
 
 
 class Capturer:
     """All captures of one bundle."""
 
     def __init__(
-        self, bundle: Bundle, bank: Bank, device: torch.device, *, answers: bool = True
+        self,
+        bundle: Bundle,
+        bank: Bank,
+        device: torch.device,
+        *,
+        answers: bool = True,
+        share: tuple[int, int] | None = None,
     ) -> None:
         self.answers = answers
-        """False: positions are booked and kept rows are read, but pooled values are not."""
+        """False: positions are booked, but no value is read except this rank's share of rows."""
+        self.share = share
+        """(rank, ranks) among which layers of raw rows are dealt out; None: not shared."""
+        self.raw_layers = deal(
+            [la for r in bundle.requests for c in r.capture if _is_raw(c) for la in c.layers], 0, 1
+        )
+        """Every layer of which some request keeps raw rows."""
         self._bank = bank
         self._device = device
         self._readings: dict[str, list[Reading]] = {}
-        self._groups: dict[_GroupKey, _Step | None] = {}
+        self._groups: dict[_GroupKey, Step | None] = {}
         self._moments = MomentStore()
         self._no_rows: dict[str, Tensor] = {}
         """``[0, D]`` of each site seen: the answer of a selector that met no token."""
         for request in bundle.requests:
             if request.capture:
-                self._readings[request.id] = [make_reading(c) for c in request.capture]
+                self._readings[request.id] = [self._make(c) for c in request.capture]
         self._by_place: dict[tuple[str, int], list[_GroupKey]] = {}
         self._sites: set[str] = set()
         for readings in self._readings.values():
             for reading in readings:
                 self._add_group(reading)
+
+    def _make(self, capture: Capture) -> Reading:
+        reading = make_reading(capture)
+        if _is_raw(capture) and self.share is not None:
+            mine = self.held_layers()
+            reading.held = tuple(layer for layer in capture.layers if layer in mine)
+        return reading
+
+    def held_layers(self) -> tuple[int, ...]:
+        """Layers whose raw rows this rank keeps, of ``raw_layers``."""
+        if self.share is None:
+            return self.raw_layers if self.answers else ()
+        return deal(self.raw_layers, *self.share)
+
+    def places(self, reading: Reading) -> list[int] | None:
+        """Places of a raw reading's layers among the held ones; None: all, in order."""
+        held = self.held_layers()
+        layers = reading.capture.layers if reading.held is None else reading.held
+        found = [held.index(layer) for layer in layers]
+        return None if found == list(range(len(held))) else found
+
+    def _held(self, key: _GroupKey) -> tuple[int, ...]:
+        """Layers of a group that this rank reads, in the group's order."""
+        if not key[6]:
+            return key[0] if self.answers else ()
+        return tuple(layer for layer in key[0] if layer in self.held_layers())
 
     def _add_group(self, reading: Reading) -> None:
         key = _group_key(reading)
@@ -82,7 +107,7 @@ class Capturer:
         self._groups[key] = None
         for site in key[1]:
             self._sites.add(site)
-            for layer in dict.fromkeys(key[0]):
+            for layer in dict.fromkeys(self._held(key)):
                 self._by_place.setdefault((site, layer), []).append(key)
 
     def readings(self, request: Request) -> Sequence_[Reading]:
@@ -124,8 +149,8 @@ class Capturer:
             first_row += span.stop - span.start
         for key in self._groups:
             found = collected.get(key)
-            is_read = self.answers or not key[5]
-            self._groups[key] = _to_step(*found, self._device) if found and is_read else None
+            is_read = bool(self._held(key)) or (key[6] and self.share is not None)
+            self._groups[key] = to_step(*found, self._device) if found and is_read else None
 
     def visit(self, site: str, layer: int, value_ND: Tensor) -> None:
         """Read a place of the current forward; ``value_ND`` is not changed."""
@@ -149,29 +174,42 @@ class Capturer:
                 continue
             elif pools:
                 squares = reduction == "sum"
-                rows = _sum_by_owner(value_ND, step, squares=squares)
+                rows = sum_by_owner(value_ND, step, squares=squares)
             step.taken.setdefault(site, {})[layer] = rows
 
-    def end(self) -> None:
-        """Hand the forward's rows to their readings."""
+    def end(self, hidden_ND: Tensor | None = None) -> None:
+        """Hand the forward's rows to their readings.
+
+        Args:
+            hidden_ND: Last residual rows. What is not finite stays so to the last layer: here a
+                rank sees that of layers which other ranks keep.
+        """
         for key, step in self._groups.items():
             if step is None:
                 continue
+            held = self._held(key)
+            if key[6] and self.share is not None and hidden_ND is not None:
+                self._check(step, hidden_ND)
             for site, by_layer in step.taken.items():
                 # Layers pass in the model's order; a capture may name them in another.
-                block = torch.stack([by_layer[layer] for layer in key[0]])
-                block = block if key[5] else block.cpu()
-                for number, (reading, first, last) in enumerate(step.readings):
-                    if key[5]:
-                        part = block[:, number]
-                        old = reading.total.get(site)
-                        reading.total[site] = part if old is None else old + part
-                    else:
-                        reading.pieces.setdefault(site, []).append(block[:, first:last])
+                block = torch.stack([by_layer[layer] for layer in held])
+                if not key[5]:
+                    keep_rows(block, site, step.readings)
+                    continue
+                for number, (reading, _, _) in enumerate(step.readings):
+                    part = block[:, number]
+                    old = reading.total.get(site)
+                    reading.total[site] = part if old is None else old + part
             self._groups[key] = None
 
+    def _check(self, step: Step, hidden_ND: Tensor) -> None:
+        good = hidden_ND[step.rows].isfinite().all(dim=-1)
+        landing = land(good)
+        for reading, first, last in step.readings:
+            reading.checks.append((landing, first, last))
+
     def settle(self, sequences: Sequence_[Sequence]) -> None:
-        """Bring ended sequences' pooled sums to the host in one copy per shape."""
+        """Start to bring ended sequences' pooled sums to the host, one copy per shape."""
         shapes: dict[tuple[int, ...], list[tuple[Reading, str]]] = {}
         for sequence in sequences:
             for reading in self.readings(sequence.request):
@@ -180,11 +218,14 @@ class Capturer:
                         shapes.setdefault(tuple(total.shape), []).append((reading, site))
         for found in shapes.values():
             stacked = torch.stack([reading.total[site] for reading, site in found])
-            finite = stacked.isfinite().flatten(1).all(dim=1).tolist()
-            for (reading, site), total, good in zip(found, stacked.cpu(), finite, strict=True):
-                reading.total[site] = total
-                reading.is_finite = reading.is_finite and good
-                reading.was_checked = True
+            landing = land(stacked, stacked.isfinite().flatten(1).all(dim=1))
+            for number, (reading, site) in enumerate(found):
+                reading.total[site] = landing.host[number]
+                reading.landed[site] = (landing, number)
+
+    def has_come(self, sequence: Sequence) -> bool:
+        """True when an ended sequence's captures are all on the host."""
+        return all(has_come(reading) for reading in self.readings(sequence.request))
 
     def results(self, sequence: Sequence) -> tuple[tuple[CaptureResult, ...], int]:
         """A finished sequence's captures and how many of their values are not finite."""
@@ -192,9 +233,10 @@ class Capturer:
         readings = self._readings.pop(sequence.request.id, ())
         for reading in readings:
             self._fill_absent(reading)
+            known_good = is_known_good(reading)
             result = finish(reading, sequence)
             bad += reading.num_non_finite
-            if len(result.positions) and not (reading.was_checked and reading.is_finite):
+            if len(result.positions) and not known_good:
                 for array in result.values.values():
                     bad += count_non_finite(array, result.dtype)
             found.append(result)
@@ -203,9 +245,9 @@ class Capturer:
     def _fill_absent(self, reading: Reading) -> None:
         """Give a selector that met no token its empty rows."""
         capture = reading.capture
-        if capture.reduction == "moments":
+        if capture.reduction == "moments" or not self._held(_group_key(reading)):
             return
-        layers = len(capture.layers)
+        layers = len(capture.layers if reading.held is None else reading.held)
         for site in visited_sites(capture):
             if site in reading.pieces or site in reading.total:
                 continue
@@ -213,46 +255,22 @@ class Capturer:
             if reading.streams:
                 reading.total[site] = torch.zeros(layers, 2, like.shape[-1])
             elif capture.reduction == "projection":
-                reading.pieces[site] = [torch.zeros(layers, 0, len(capture.bank))]
+                keep_rows(torch.zeros(layers, 0, len(capture.bank)), site, [(reading, 0, 0)])
             else:
-                reading.pieces[site] = [like[None].expand(layers, -1, -1)]
+                keep_rows(like[None].expand(layers, -1, -1), site, [(reading, 0, 0)])
 
     def moments(self) -> tuple[ClassMoments, ...]:
         """Running class moments of the bundle."""
         return self._moments.export()
 
 
-def _to_step(
-    readings: list[tuple[Reading, int, int]], rows: list[NDArray[Any]], device: torch.device
-) -> _Step:
-    bounds = np.asarray([0, *(last for _, _, last in readings)], dtype=np.int32)
-    owner = np.repeat(np.arange(len(readings)), np.diff(bounds))
-    return _Step(
-        readings,
-        torch.from_numpy(np.concatenate(rows)).to(device),
-        torch.from_numpy(owner).to(device),
-        torch.from_numpy(bounds).to(device),
-        longest=int(np.diff(bounds).max(initial=0)),
-    )
+def _is_raw(capture: Capture) -> bool:
+    return capture.reduction == "none"
 
 
 def _group_key(reading: Reading) -> _GroupKey:
     c = reading.capture
     # An open selector keeps raw rows whatever the reduction; projections are cheap to keep.
     reduction = c.reduction if reading.streams or c.reduction == "projection" else "none"
-    return (c.layers, visited_sites(c), reduction, c.bank, c.moments_key, reading.streams)
-
-
-def _sum_by_owner(value_ND: Tensor, step: _Step, *, squares: bool) -> Tensor:
-    """Sum and, if asked, sum of squares of each reading's rows, ``[readings, 1 or 2, D]``."""
-    count = len(step.readings)
-    if value_ND.is_cuda and value_ND.is_contiguous():
-        from actors.kernels.pool import pooled_sums  # Triton: GPU only
-
-        return pooled_sums(value_ND, step.rows, step.bounds, longest=step.longest, squares=squares)
-    rows = value_ND[step.rows].float()
-    out = rows.new_zeros(count, 2 if squares else 1, rows.shape[-1])
-    out[:, 0].index_add_(0, step.owner, rows)
-    if squares:
-        out[:, 1].index_add_(0, step.owner, rows * rows)
-    return out
+    streams = reading.streams
+    return (c.layers, visited_sites(c), reduction, c.bank, c.moments_key, streams, _is_raw(c))

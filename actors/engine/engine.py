@@ -174,12 +174,20 @@ class Engine:
         """Requests that would be refused, by id. Pure: no collective, nothing runs."""
         return check_bundle(bundle, self.limits)
 
-    def run(self, bundle: Bundle, on_token: Callable[[Token], None] | None = None) -> Reply:
+    def run(
+        self,
+        bundle: Bundle,
+        on_token: Callable[[Token], None] | None = None,
+        *,
+        share_rows: bool = False,
+    ) -> Reply:
         """Answer a bundle. Collective: every rank gives the same bundle.
 
         Args:
             bundle: Requests and vectors.
             on_token: Called with every new token, in order, as soon as it is known.
+            share_rows: Deal the layers of raw rows out among the ranks, instead of giving all to
+                rank 0: each rank's reply then holds its own (``CaptureResult.held``).
 
         Raises:
             RanksDisagree: The ranks' bundles, schedules or tokens differ.
@@ -196,9 +204,9 @@ class Engine:
             max_tokens=self.limits.max_tokens,
             eos_ids=self.model.facts.eos_ids,
             device=self.device,
-            # The residual stream is the same on every rank and rank 0 answers; raw rows alone
-            # are read everywhere, since each rank hands out its share of the layers.
+            # The residual stream is the same on every rank, and rank 0 answers.
             answers=self.model.rank == 0,
+            share=(self.model.rank, self.model.world_size) if share_rows else None,
             decode=self._decode,
             on_token=on_token,
         )
@@ -233,8 +241,9 @@ class Engine:
         rounds = plan_rows(run.plan, batch, self.device)
         sites = StepSites(rounds, run.bank, run.capturer, batch.num_rows)
         hidden = self.rows_forward.run(batch, sites)
-        run.capturer.end()
+        run.capturer.end(hidden)
         sampled = self._sample(batch, hidden)
+        run.finish_come()
         tokens = sampled.token_ids.tolist() if sampled else []
         run.take_step(batch.spans, batch.sampling, sampled, tokens)
         run.num_decode += batch.num_decode

@@ -7,7 +7,7 @@ nothing that is ever read.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,32 +17,16 @@ from actors.engine.all_reduce import AllReduce
 from actors.engine.cache import PagedCache
 from actors.engine.collectives import Collectives
 from actors.engine.fast_layers import Dense, Experts, FastLayer, Heads, Latent
-from actors.engine.fast_state import MAX_BURST, DecodeState
+from actors.engine.fast_state import MAX_BURST, MAX_RAW_BURST, DecodeState, Features, batch_sizes
 from actors.kernels.choose import PART, advance, choose_local
-from actors.kernels.decode_attention import decode_attention, num_splits, reach_of
+from actors.kernels.decode_attention import decode_attention, num_splits
 from actors.kernels.embed import embed_local
 from actors.kernels.exchange import exchange_residual
 from actors.kernels.moe import Scratch, add_parts, make_scratch, route, run_experts
 from actors.kernels.residual import residual_norm, silu_mul
 from actors.kernels.rope_cache import norm_and_store_latents, rotate_and_store, rotate_queries
 from actors.model.load import LocalModel
-
-
-class Features(NamedTuple):
-    """What is built into a graph besides its batch size."""
-
-    steers: bool = False
-    captures: bool = False
-    reach: int = 2
-    """Class of the longest context, from ``reach_of``."""
-
-
-def batch_sizes(largest: int) -> list[int]:
-    """Rows that graphs are captured for: finely where a row costs, coarsely above."""
-    sizes = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256]
-    while sizes[-1] < largest:
-        sizes.append(sizes[-1] + 64)
-    return [s for s in sizes if s <= largest] or [largest]
+from actors.shares import deal
 
 
 class FastDecoder:
@@ -85,6 +69,7 @@ class FastDecoder:
         self._pool: Any = None
         self._use_graphs = cuda_graphs
         self._reach = 2
+        self._kept: dict[tuple[tuple[int, ...], bool], Tensor] = {}
 
     @torch.inference_mode()
     def _rotary_tables(self, length: int) -> tuple[Tensor, Tensor]:
@@ -95,9 +80,29 @@ class FastDecoder:
         half = cos.shape[-1] // 2
         return cos[0, :, :half].float().contiguous(), sin[0, :, :half].float().contiguous()
 
-    def features(self, steers: bool, captures: bool, longest: int) -> Features:
-        """Features of a graph for contexts of up to ``longest`` tokens."""
-        return Features(steers, captures, reach_of(longest))
+    def kept(self, features: Features) -> Tensor | None:
+        """Rows that this rank keeps: ``[steps, held layers, rows, D]``; None when it keeps none."""
+        held = len(self._held(features))
+        if not held:
+            return None
+        key = (features.keeps, features.shared)
+        if key not in self._kept:
+            shape = (MAX_RAW_BURST, held, self.sizes[-1], self.width)
+            self._kept[key] = torch.empty(shape, dtype=self.dtype, device=self.device)
+        return self._kept[key]
+
+    def _held(self, features: Features) -> tuple[int, ...]:
+        rank = self.collectives.rank
+        if features.shared:
+            return deal(features.keeps, rank, self.collectives.world_size)
+        return features.keeps if rank == 0 else ()
+
+    def _keeping(self, number: int, features: Features) -> tuple[Tensor, Tensor] | None:
+        """Where a layer's rows are kept, as ``residual_norm``'s ``keep``."""
+        kept, held = self.kept(features), self._held(features)
+        if kept is None or number not in held:
+            return None
+        return kept[:, held.index(number)], self.state.step
 
     def size_for(self, rows: int) -> int:
         """The smallest graph that holds ``rows``."""
@@ -158,29 +163,23 @@ class FastDecoder:
                 x, part, norm, layer.eps, normed,
                 steer=state.steering(number, rows) if features.steers else None,
                 capture=state.capturing(number, rows) if features.captures else None,
+                keep=self._keeping(number, features),
             )  # fmt: skip
         self._choose(normed)
 
     def _join(
-        self,
-        x: Tensor,
-        part: Tensor,
-        norm: Tensor,
-        eps: float,
-        normed: Tensor,
-        *,
-        steer: tuple[Tensor, ...] | None = None,
-        capture: tuple[Tensor, ...] | None = None,
+        self, x: Tensor, part: Tensor, norm: Tensor, eps: float, normed: Tensor, **also: Any
     ) -> None:
         """Add a partial result's sum over ranks to the residual stream and norm it. Collective."""
-        mailbox = self.reduce.mailbox(x.shape[0])
+        rows = x.shape[0]
+        mailbox = self.reduce.mailbox(rows)
         if mailbox is not None:
-            exchange_residual(part, x, norm, eps, normed, mailbox, steer=steer, capture=capture)
+            two = self.reduce.takes_two_steps(rows)
+            exchange_residual(part, x, norm, eps, normed, mailbox, two_steps=two, **also)
             return
         if part.ndim == 3:
-            part = add_parts(part, self.reduce.buffer(x.shape[0]))
-        delta = self.reduce.sum(part)
-        residual_norm(x, delta, norm, eps, normed, steer=steer, capture=capture)
+            part = add_parts(part, self.reduce.buffer(rows))
+        residual_norm(x, self.reduce.sum(part), norm, eps, normed, **also)
 
     def _scratch(self, rows: int) -> Scratch | None:
         moe = next((la.mlp for la in self.layers if isinstance(la.mlp, Experts)), None)

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 MAX_EOS = 8
 MAX_BURST = 32
+MAX_RAW_BURST = 8
+"""Steps whose raw rows wait on the device before they leave for the host."""
 BANK_SLOTS = 1024
+REACHES = (256, 2048)
+"""Context lengths up to which one split, and a few splits, serve best."""
+
+
+class Features(NamedTuple):
+    """What is built into a graph besides its batch size; the same on every rank."""
+
+    steers: bool = False
+    captures: bool = False
+    reach: int = 2
+    """Class of the longest context, from ``reach_of``."""
+    keeps: tuple[int, ...] = ()
+    """Layers whose rows are kept one by one, by some rank."""
+    shared: bool = False
+    """True: kept layers are dealt out among the ranks. False: rank 0 keeps them all."""
+
+
+def reach_of(length: int) -> int:
+    """Class of a context length: 0, 1 or 2; a captured graph serves one class."""
+    return sum(length > limit for limit in REACHES)
+
+
+def batch_sizes(largest: int) -> list[int]:
+    """Rows that graphs are captured for: finely where a row costs, coarsely above."""
+    sizes = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256]
+    while sizes[-1] < largest:
+        sizes.append(sizes[-1] + 64)
+    return [s for s in sizes if s <= largest] or [largest]
 
 
 class DecodeState:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actors.engine.landing import Landing, Piece
 from actors.engine.positions import Selector, parse_tokens
 from actors.engine.scheduler import Sequence
 from actors.request import Capture, CaptureResult
@@ -32,15 +33,42 @@ class Reading:
     streams: bool
     """True: reduced as rows come. False: rows are kept until the sequence ends."""
     positions: list[int] = field(default_factory=list)
-    pieces: dict[str, list[Tensor]] = field(default_factory=dict)
-    """Kept rows: site -> chunks ``[L, n, D]`` on the host."""
+    held: tuple[int, ...] | None = None
+    """Layers whose rows this rank keeps; None: all."""
+    pieces: dict[str, list[Piece]] = field(default_factory=dict)
+    """Kept rows: site -> chunks ``[held layers, n, D]``."""
     total: dict[str, Tensor] = field(default_factory=dict)
     """Streamed sums on the device: site -> float32 ``[L, 1, D]`` (sum) for means, ``[L, 2, D]``
     (sum, sum of squares) for sums."""
+    landed: dict[str, tuple[Landing, int]] = field(default_factory=dict)
+    """Where a streamed sum lands, and its place there."""
+    checks: list[tuple[Landing, int, int]] = field(default_factory=list)
+    """Runs of flags: whether rows were finite at the last layer."""
     num_non_finite: int = 0
-    was_checked: bool = False
-    """True when the device already looked for values that are not finite."""
-    is_finite: bool = True
+
+
+def has_come(reading: Reading) -> bool:
+    """True when ``finish`` would wait for no copy."""
+    copies = [p.landing for pieces in reading.pieces.values() for p in pieces]
+    copies += [landing for landing, _ in reading.landed.values()]
+    copies += [landing for landing, _, _ in reading.checks]
+    return all(landing.has_come for landing in copies)
+
+
+def is_known_good(reading: Reading) -> bool:
+    """Wait for what the reading keeps; True when the device found all of it finite.
+
+    Rows that were not finite where another rank keeps them are counted here.
+    """
+    for landing, first, last in reading.checks:
+        landing.wait()
+        reading.num_non_finite += int((~landing.host[first:last]).sum())
+    for landing, _ in reading.landed.values():
+        landing.wait()
+    sums = [bool(la.good[i]) for la, i in reading.landed.values() if la.good is not None]
+    pieces = [piece.is_good() for found in reading.pieces.values() for piece in found]
+    looked = len(reading.landed) == len(reading.total)
+    return bool(sums or pieces) and looked and all(sums) and all(pieces)
 
 
 def make_reading(capture: Capture) -> Reading:
@@ -62,7 +90,9 @@ def finish(reading: Reading, sequence: Sequence) -> CaptureResult:
         keep = [i for i, p in enumerate(reading.positions) if p in chosen]
         positions = np.asarray([reading.positions[i] for i in keep], dtype=np.int32)
         for site, pieces in reading.pieces.items():
-            block = torch.cat(pieces, dim=1)[:, keep]
+            block = torch.cat([piece.rows() for piece in pieces], dim=1)
+            if len(keep) < block.shape[1]:
+                block = block[:, keep]
             if capture.reduction in ("mean", "sum"):
                 block = block.float()
                 sums = torch.stack((block.sum(1), (block * block).sum(1)), dim=1)
@@ -79,6 +109,7 @@ def finish(reading: Reading, sequence: Sequence) -> CaptureResult:
         positions=positions,
         values=values,
         dtype=dtype,
+        held=reading.held,
     )
 
 

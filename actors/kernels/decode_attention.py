@@ -95,15 +95,6 @@ def _join_kernel(
     tl.store(out_ptr + number * DV + d, out.to(out_ptr.dtype.element_ty), mask=d < DV)
 
 
-REACHES = (256, 2048)
-"""Context lengths up to which one split, and a few splits, serve best."""
-
-
-def reach_of(length: int) -> int:
-    """Class of a context length: 0, 1 or 2; a captured graph serves one class."""
-    return sum(length > limit for limit in REACHES)
-
-
 def num_splits(rows: int, kv_heads: int, reach: int = 2, num_processors: int = 132) -> int:
     """Splits that fill the GPU about twice, a power of two, no more than the context is worth."""
     wanted = max(1, 2 * num_processors // max(rows * kv_heads, 1))

@@ -1,10 +1,11 @@
-"""Sum few rows over ranks and finish the residual step, in one kernel and one trip over the links.
+"""Sum few rows over ranks and finish the residual step, in one kernel.
 
-Every rank pushes its partial row to every peer. An 8-byte word carries 4 bytes of data and the
+A rank pushes its partial row to every peer (one step), or to the row's owner, which pushes the sum
+back (two steps: half the bytes, one more trip). An 8-byte word carries 4 bytes of data and the
 number of the exchange, so a reader sees by the word itself that it has come (NCCL's LL protocol);
 no flag, fence or barrier is needed. Two buffers taken in turn suffice: a rank that begins exchange
-n + 2 of a row has got everybody's n + 1, which they sent after they had read n. All ranks add in
-rank order, so all hold the same bits.
+n + 2 of a row has ended n + 1, which needed every reader of n to be past it. A row's sum is made in
+rank order, so all ranks hold the same bits.
 """
 
 from __future__ import annotations
@@ -53,60 +54,109 @@ def _pair(low, high):
 
 
 @triton.jit
+def _address(base, turn, source, row, max_rows, HALF: tl.constexpr, WORLD: tl.constexpr):
+    """Address of a row's first word; source ``WORLD`` holds sums that an owner sends back."""
+    number = (turn * (WORLD + 1) + source).to(tl.int64) * max_rows + row
+    return base + number * (HALF * 8)
+
+
+@triton.jit
+def _gather(
+    base, turn, row, max_rows, number, mine, word, patience,
+    RANK: tl.constexpr, HALF: tl.constexpr, WORLD: tl.constexpr,
+):  # fmt: skip
+    """Wait for every peer's row and add them all in rank order."""
+    source = tl.arange(0, WORLD)
+    at = _address(base, turn, source, row, max_rows, HALF, WORLD).to(tl.pointer_type(tl.int64))
+    other = (source != RANK)[:, None]
+    own = number.to(tl.int64) << 32
+    got = tl.load(at[:, None] + word[None], mask=other, other=own, volatile=True)
+    late = tl.max(tl.max(((got >> 32).to(tl.int32) != number).to(tl.int32), axis=0), axis=0)
+    tries = 0
+    while (late > 0) & (tries < patience):
+        got = tl.load(at[:, None] + word[None], mask=other, other=own, volatile=True)
+        late = tl.max(tl.max(((got >> 32).to(tl.int32) != number).to(tl.int32), axis=0), axis=0)
+        tries += 1
+    both = tl.where(other, got.to(tl.int32), mine[None])
+    low = tl.where(late > 0, float("nan"), tl.sum(_low(both), axis=0))
+    return low, tl.sum(_high(both), axis=0)
+
+
+@triton.jit
+def _await(at, number, word, patience):
+    """Wait for one row that an owner sends back."""
+    got = tl.load(at + word, volatile=True)
+    late = tl.max(((got >> 32).to(tl.int32) != number).to(tl.int32), axis=0)
+    tries = 0
+    while (late > 0) & (tries < patience):
+        got = tl.load(at + word, volatile=True)
+        late = tl.max(((got >> 32).to(tl.int32) != number).to(tl.int32), axis=0)
+        tries += 1
+    both = got.to(tl.int32)
+    return tl.where(late > 0, float("nan"), _low(both)), _high(both)
+
+
+@triton.jit
 def _exchange_kernel(
     part_ptr, x_ptr, weight_ptr, out_ptr, kept_ptr, step_ptr, step_stride,
     bank_ptr, unit_ptr, slot_ptr, kind_ptr, coefficient_ptr,
     total_ptr, row_slot_ptr, position_ptr, first_ptr, stop_ptr, live_ptr,
     peers_ptr, number_ptr, max_rows, patience, eps,
     D: tl.constexpr, HALF: tl.constexpr, PARTS: tl.constexpr, RANK: tl.constexpr,
-    WORLD: tl.constexpr, STEER: tl.constexpr, CAPTURE: tl.constexpr, KEEP_ROWS: tl.constexpr,
+    WORLD: tl.constexpr, TWO_STEPS: tl.constexpr, STEER: tl.constexpr, CAPTURE: tl.constexpr,
+    KEEP_ROWS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     words: tl.constexpr = D // 2
-    # Lanes beyond the row repeat its last word, so that no lane waits for what nobody sends.
-    word = tl.minimum(tl.arange(0, HALF), words - 1)
+    word = tl.arange(0, HALF)
     if PARTS == 1:
-        mine = tl.load(part_ptr + row * words + word)
-        low, high = _low(mine), _high(mine)
+        mine = tl.load(part_ptr + row * words + word, mask=word < words, other=0)
     else:
         low = tl.zeros([HALF], tl.float32)
         high = tl.zeros([HALF], tl.float32)
         for k in tl.static_range(PARTS):
-            both = tl.load(part_ptr + (row * PARTS + k).to(tl.int64) * words + word)
+            at_part = part_ptr + (row * PARTS + k).to(tl.int64) * words
+            both = tl.load(at_part + word, mask=word < words, other=0)
             low += _low(both)
             high += _high(both)
         mine = _pair(low, high)
-        low, high = _low(mine), _high(mine)
+    low, high = _low(mine), _high(mine)
     if WORLD > 1:
         number = tl.load(number_ptr + row) + 1
         turn = number & 1
-        sent = (turn * WORLD + RANK).to(tl.int64) * max_rows + row
-        for peer in tl.static_range(WORLD):
-            base = tl.load(peers_ptr + (RANK + peer) % WORLD)
-            _push(base + (sent * words + word) * 8, mine, number)
-        source = tl.arange(0, WORLD)
-        come = (turn * WORLD + source).to(tl.int64) * max_rows + row
-        home = tl.load(peers_ptr + RANK).to(tl.pointer_type(tl.int64))
-        at_word = home + come[:, None] * words + word[None]
-        got = tl.load(at_word, volatile=True)
-        late = tl.max(tl.max(((got >> 32).to(tl.int32) != number).to(tl.int32), axis=1), axis=0)
-        tries = 0
-        while (late > 0) & (tries < patience):
-            got = tl.load(at_word, volatile=True)
-            late = tl.max(tl.max(((got >> 32).to(tl.int32) != number).to(tl.int32), axis=1), axis=0)
-            tries += 1
-        both = got.to(tl.int32)
-        low = tl.sum(_low(both), axis=0)
-        high = tl.sum(_high(both), axis=0)
-        low = tl.where(late > 0, float("nan"), low)
+        home = tl.load(peers_ptr + RANK)
+        owner = row % WORLD
+        if TWO_STEPS:
+            if owner == RANK:
+                low, high = _gather(
+                    home, turn, row, max_rows, number, mine, word, patience, RANK, HALF, WORLD
+                )
+                total = _pair(low, high)
+                for step in tl.static_range(1, WORLD):
+                    base = tl.load(peers_ptr + (RANK + step) % WORLD)
+                    there = _address(base, turn, WORLD, row, max_rows, HALF, WORLD)
+                    _push(there + word * 8, total, number)
+            else:
+                base = tl.load(peers_ptr + owner)
+                there = _address(base, turn, RANK, row, max_rows, HALF, WORLD)
+                _push(there + word * 8, mine, number)
+                back = _address(home, turn, WORLD, row, max_rows, HALF, WORLD)
+                low, high = _await(back.to(tl.pointer_type(tl.int64)), number, word, patience)
+        else:
+            for step in tl.static_range(1, WORLD):
+                base = tl.load(peers_ptr + (RANK + step) % WORLD)
+                there = _address(base, turn, RANK, row, max_rows, HALF, WORLD)
+                _push(there + word * 8, mine, number)
+            low, high = _gather(
+                home, turn, row, max_rows, number, mine, word, patience, RANK, HALF, WORLD
+            )
         tl.store(number_ptr + row, number)
     delta = tl.interleave(low, high)
     at = tl.arange(0, 2 * HALF)
     inside = at < D
     x = tl.load(x_ptr + row * D + at, mask=inside, other=0.0)
     kind_of_x = x.dtype
-    delta = tl.where(inside, delta.to(kind_of_x).to(tl.float32), 0.0)
-    x = (x.to(tl.float32) + delta).to(kind_of_x)
+    x = (x.to(tl.float32) + delta.to(kind_of_x).to(tl.float32)).to(kind_of_x)
     if STEER:
         x = steer_row(
             x, row, at, inside, bank_ptr, unit_ptr, slot_ptr, kind_ptr, coefficient_ptr, D
@@ -136,9 +186,14 @@ class Mailbox(NamedTuple):
     numbers: Tensor
     """int32 ``[max_rows]``: exchanges done so far, by row."""
     words: Tensor
-    """int64 ``[2, world, max_rows, D / 2]`` in memory that peers can write."""
+    """int64 ``[2, world + 1, max_rows, words]`` in memory that peers can write; a power of two."""
     rank: int
     world: int
+
+
+def half_row(width: int) -> int:
+    """Words of a row in a mailbox: pairs of values, up to a power of two."""
+    return int(triton.next_power_of_2(width)) // 2
 
 
 def alone(device: torch.device) -> Mailbox:
@@ -158,7 +213,9 @@ def exchange_residual(
     steer: tuple[Tensor, ...] | None = None,
     capture: tuple[Tensor, ...] | None = None,
     keep: tuple[Tensor, Tensor] | None = None,
+    two_steps: bool = False,
     patience: int = PATIENCE,
+    num_warps: int = 0,
 ) -> None:
     """``x += sum over ranks and parts``; steer; pool; ``out = RMSNorm(x)``. Collective.
 
@@ -172,17 +229,20 @@ def exchange_residual(
         steer: As in ``residual_norm``.
         capture: As in ``residual_norm``.
         keep: As in ``residual_norm``.
+        two_steps: Send to each row's owner and back: better for more bytes.
         patience: Polls before a row that does not come is NaN.
+        num_warps: Of each program; 0: by width.
     """
     none = weight_D
     rows, width = x_ND.shape
     kept, step = keep or (none, none)
-    half = triton.next_power_of_2(width) // 2
+    half = half_row(width)
     _exchange_kernel[(rows,)](
         parts.view(torch.int32), x_ND, weight_D, out_ND, kept, step, kept.stride(0),
         *(steer or (none,) * 5), *(capture or (none,) * 6),
         mailbox.peers, mailbox.numbers, mailbox.words.shape[2], patience, eps,
         D=width, HALF=half, PARTS=parts.shape[1] if parts.ndim == 3 else 1, RANK=mailbox.rank,
-        WORLD=mailbox.world, STEER=steer is not None, CAPTURE=capture is not None,
-        KEEP_ROWS=keep is not None, num_warps=max(4, min(16, half // 128)),
+        WORLD=mailbox.world, TWO_STEPS=two_steps, STEER=steer is not None,
+        CAPTURE=capture is not None, KEEP_ROWS=keep is not None,
+        num_warps=num_warps or max(4, min(16, half // 128)),
     )  # fmt: skip

@@ -24,9 +24,10 @@ import torch
 import torch.distributed as dist
 
 from actors.engine.engine import Engine
-from actors.engine.fast import Features
-from actors.request import Bundle, Capture, EngineSpec, Request, Sampling, Steering
+from actors.engine.fast_state import Features
+from actors.request import EngineSpec
 from tests.benchmarks.shapes import write_shape
+from tests.benchmarks.whole_bundles import measure_whole
 
 CONTEXT = 64
 
@@ -160,40 +161,6 @@ def timed_steps(step: Callable[[], None], state: Any) -> float:
     return float(np.median(found[1:]))
 
 
-def requests(count: int, prompt: int, new: int, engine: Engine, *, read: bool) -> Bundle:
-    """``count`` random requests; ``read`` steers each its own way and pools all layers."""
-    rng = np.random.default_rng(1)
-    layers = tuple(range(engine.info.num_layers))
-    width = engine.info.hidden_size
-    vectors = {f"v{i}": rng.standard_normal(width).astype(np.float32) for i in range(count)}
-    made = []
-    for i in range(count):
-        steering = (Steering(layer=i % len(layers), vector=f"v{i}", coefficient=0.01),)
-        capture = (Capture(layers=layers, tokens="all", reduction="mean"),)
-        made.append(
-            Request(
-                id=f"{new}/{i}",
-                token_ids=tuple(int(t) for t in rng.integers(5, 30000, size=prompt)),
-                sampling=Sampling(max_new_tokens=new, ignore_eos=True),
-                steering=steering if read else (),
-                capture=capture if read else (),
-            )
-        )
-    return Bundle(id=f"{count}x{prompt}+{new}", requests=tuple(made), vectors=vectors)
-
-
-def whole_s(engine: Engine, bundle: Bundle, repeat: int = 2) -> float:
-    """Seconds to answer a bundle, the best of a few after a warm-up."""
-    engine.run(bundle)
-    found = []
-    for _ in range(repeat):
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        engine.run(bundle)
-        found.append(time.perf_counter() - began)
-    return min(found)
-
-
 def measure(args: argparse.Namespace, engine: Engine, say: Callable[[str], None]) -> dict[str, Any]:
     """All rows of one model."""
     bandwidth = copy_bandwidth()
@@ -216,19 +183,11 @@ def measure(args: argparse.Namespace, engine: Engine, say: Callable[[str], None]
             f"({(ours / plain - 1) * 100:+.1f} %), floor {floor:.3f} ({floor / ours:.0%}), "
             f"all-reduce { ({k: round(v, 1) for k, v in reduces.items()}) }"
         )
-    extra: dict[str, Any] = {}
-    for batch in args.kernels:
+    extra = measure_whole(engine, say) if args.whole else {}
+    for batch in args.kernels:  # last: a profiler once used slows later launches
         from tests.benchmarks.bench_kernels import report
 
         say(report(engine, args.model, batch))
-    if args.whole:
-        for read in (False, True):
-            seconds = whole_s(engine, requests(256, 64, 64, engine, read=read))
-            extra[f"256x64+64_s{'_steered_captured' if read else ''}"] = seconds
-            say(f"256 requests of 64 + 64, read={read}: {seconds:.3f} s")
-            seconds = whole_s(engine, requests(64, 512, 0, engine, read=read))
-            extra[f"prefill_tokens_per_s{'_captured' if read else ''}"] = 64 * 512 / seconds
-            say(f"prefill 64 x 512, read={read}: {64 * 512 / seconds:.0f} tok/s")
     return {"rows": rows, "extra": extra, "copy_bytes_per_s": bandwidth}
 
 
@@ -249,6 +208,7 @@ def main() -> None:
     os.environ.setdefault("NCCL_GRAPH_MIXING_SUPPORT", "0")
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     torch.cuda.set_device(rank)
+    torch.set_num_threads(8)  # as a rank that has some cores; torchrun gives it one
     group = None
     if world > 1:
         dist.init_process_group("nccl", device_id=torch.device("cuda", rank))

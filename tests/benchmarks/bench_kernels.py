@@ -12,7 +12,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from actors.engine.engine import Engine
-from actors.engine.fast import Features
+from actors.engine.fast_state import Features
 from tests.benchmarks.bench_decode import decode_ms, fill_state
 
 STEPS = 5

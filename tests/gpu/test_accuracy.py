@@ -92,6 +92,7 @@ def distances(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
 
 CASES: dict[str, dict[str, Any]] = {
     "mistral_7b": {"num_hidden_layers": 32},
+    "mistral_7b, 8 layers": {"num_hidden_layers": 8},
     "qwen3_30b_a3b": {"num_hidden_layers": 12},
     "kimi_k2": {"num_hidden_layers": 3, "n_routed_experts": 64, "vocab_size": 32000},
 }
@@ -100,7 +101,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", list(CASES))
 def test_bfloat16_logits_are_those_of_stock(name: str, tmp_path: Path, capsys: Any) -> None:
-    path = write_shape(name, tmp_path, None, **CASES[name])
+    path = write_shape(name.split(",")[0], tmp_path, None, **CASES[name])
     spec = EngineSpec(
         model_path=str(path), weights="random", dtype="bfloat16", device="cuda",
         kv_cache_bytes=2 << 30, max_batch_tokens=4096,
@@ -128,7 +129,7 @@ def test_bfloat16_logits_are_those_of_stock(name: str, tmp_path: Path, capsys: A
     # What bfloat16 costs is measured by stock itself against float32.
     assert found["ours_vs_float32"][1] <= 1.05 * found["stock_vs_float32"][1] + 1e-5
     assert found["ours_vs_float32"][0] >= found["stock_vs_float32"][0] - 1e-4
-    if name == "mistral_7b":
+    if name.startswith("mistral_7b"):
         # The target for dense models. Missed so far at 32 random layers (0.9978 and 3.5e-3), where
         # stock bfloat16 is as far from float32: see the record of one H200.
         assert found["cosine"] > 0.9995

@@ -29,6 +29,7 @@ def _run(requests, *, errors=None, decode=None, on_token=None, vectors=None) -> 
         eos_ids=(EOS,),
         device=torch.device("cpu"),
         answers=True,
+        share=None,
         decode=decode,
         on_token=on_token,
     )

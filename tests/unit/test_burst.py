@@ -16,6 +16,8 @@ from tests import tiny
 from tests.reference_decoder import ReferenceDecoder
 
 OPERATORS = ("add", "ablate", "floor", "ceiling", "add_norm_matched")
+RAW_LAYERS = ((0, 1, 2), (2,), (1, 0))
+RAW_TOKENS = ("all", "response[:]", "response[1:6]", "response[-3:]")
 TOKENS = ("response[:4]", "response[:]", "all", "prompt[-1]", "response[2:9]")
 
 
@@ -33,7 +35,9 @@ def bundle(width: int, *, count: int = 20, new: int = 13) -> Bundle:
                     operator=OPERATORS[i % 5], positions=positions,
                 ),
             )  # fmt: skip
-        capture = (Capture(layers=(0, 2), tokens=TOKENS[i % 5], reduction="mean"),)
+        pooled = Capture(layers=(0, 2), tokens=TOKENS[i % 5], reduction="mean")
+        raw = Capture(layers=RAW_LAYERS[i % 3], tokens=RAW_TOKENS[i % 4])
+        capture = ((pooled,), (raw,), (pooled, raw))[i % 3]
         made.append(
             Request(
                 id=f"r{i}",
@@ -72,6 +76,7 @@ def test_bursts_equal_single_steps(name: str, tmp_path: Path) -> None:
     assert engine.fast.num_steps > 10
     assert_same(burst, single)
     assert burst.num_decode_tokens == single.num_decode_tokens
+    assert any(features.keeps for _, features in engine.fast.prepared)
 
 
 def test_waiting_requests_are_admitted_between_bursts(tmp_path: Path) -> None:
@@ -115,15 +120,39 @@ def on_two_ranks(rank: int, size: int, path: str) -> Any:
     )
     work = bundle(engine.info.hidden_size)
     single = engine.run(work)
+    dealt = engine.run(work, share_rows=True)
     decoder = engine.fast = ReferenceDecoder(engine)
-    return single, engine.run(work), decoder.prepared
+    return single, engine.run(work), decoder.prepared, dealt, engine.run(work, share_rows=True)
 
 
 def test_two_ranks_build_the_same_graphs_and_agree(tmp_path: Path) -> None:
     path = tiny.save("deepseek_v3", tmp_path)
     found = tiny.run_ranks(2, on_two_ranks, str(path))
     assert found[0][2] == found[1][2]
-    assert any(captures for _, (_, captures, _) in found[0][2])
+    assert any(features.captures for _, features in found[0][2])
+    assert any(features.keeps for _, features in found[0][2])
     assert_same(found[0][1], found[0][0])
-    tokens = [[r.completion_ids for r in reply.results] for _, reply, _ in found]
+    tokens = [[r.completion_ids for r in answers[1].results] for answers in found]
     assert tokens[0] == tokens[1]
+    for dealt in ([answers[3] for answers in found], [answers[4] for answers in found]):
+        assert_shares_make(found[0][0], dealt)
+
+
+def assert_shares_make(whole: Reply, dealt: list[Reply]) -> None:
+    """Every layer's raw rows are on exactly one rank, and are those of the undivided answer."""
+    seen = set()
+    for number, result in enumerate(whole.results):
+        for place, reading in enumerate(result.captures):
+            if reading.reduction != "none":
+                continue
+            parts = [reply.results[number].captures[place] for reply in dealt]
+            assert all(part.positions.tolist() == reading.positions.tolist() for part in parts)
+            held = [part.held for part in parts]
+            assert sorted(sum(held, ())) == sorted(reading.layers)
+            for part in parts:
+                for row, layer in enumerate(part.held):
+                    seen.add(layer)
+                    want = reading.values["resid_post"][reading.layers.index(layer)]
+                    got = part.values["resid_post"][row]
+                    np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
+    assert seen == {0, 1, 2}

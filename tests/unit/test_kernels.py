@@ -17,6 +17,7 @@ from torch import Tensor
 os.environ.setdefault("TRITON_INTERPRET", "1")
 pytest.importorskip("triton", reason="Triton is not installed: kernels are tested where it is")
 
+from actors.engine.fast_state import reach_of
 from actors.engine.sampler import gumbel_noise
 from actors.kernels import (
     choose,
@@ -327,7 +328,7 @@ def test_pooled_sums_add_each_owners_rows(length: int) -> None:
 
 @pytest.mark.parametrize(("length", "reach"), [(1, 0), (256, 0), (257, 1), (2048, 1), (2049, 2)])
 def test_reach_is_the_class_of_the_context(length: int, reach: int) -> None:
-    assert decode_attention.reach_of(length) == reach
+    assert reach_of(length) == reach
 
 
 def test_splits_fill_the_gpu_but_no_more_than_the_context_is_worth() -> None:

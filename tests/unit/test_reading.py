@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from actors.engine.landing import Landing, Piece
 from actors.engine.reading import count_non_finite, finish, make_reading, visited_sites
 from actors.engine.scheduler import Sequence
 from actors.request import Capture
@@ -52,7 +53,11 @@ def _kept(tokens: str, reduction: str, dtype=torch.float32):
     reading = make_reading(Capture(layers=(0, 1), tokens=tokens, reduction=reduction))
     rows = torch.tensor([[[10.0 * layer + p] * 2 for p in range(6)] for layer in range(2)])
     reading.positions = list(range(6))
-    reading.pieces["resid_post"] = [rows[:, :4].to(dtype), rows[:, 4:].to(dtype)]
+    whole = Landing(rows.to(dtype), None)
+    reading.pieces["resid_post"] = [
+        Piece(whole, None, None, 0, 4),
+        Piece(whole, None, None, 4, rows.shape[1]),
+    ]
     return reading
 
 
@@ -103,7 +108,8 @@ def test_bits_of_bfloat16_come_back_as_the_numbers_they_were():
 def test_expert_ids_are_int32_and_never_count_as_broken():
     reading = make_reading(Capture(layers=(1,), sites=("router",), tokens="all"))
     reading.positions = [0, 1]
-    reading.pieces["router_experts"] = [torch.tensor([[[4, 0], [1, 5]]])]
+    chosen = Landing(torch.tensor([[[4, 0], [1, 5]]]), None)
+    reading.pieces["router_experts"] = [Piece(chosen, None, None, 0, 2)]
     (values,) = finish(reading, _sequence(3)).values.values()
     assert values.dtype == np.int32
     assert values.tolist() == [[[4, 0], [1, 5]]]

@@ -1,0 +1,70 @@
+"""The rows that captures read in one forward, and how they leave it: summed, or kept one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actors.engine.landing import Piece, land
+from actors.engine.reading import Reading
+
+
+@dataclass(slots=True)
+class Step:
+    """One group's rows in the current forward."""
+
+    readings: list[tuple[Reading, int, int]]
+    """(reading, first, last) into ``rows``."""
+    rows: Tensor
+    owner: Tensor
+    """int64: index into ``readings`` of each row."""
+    bounds: Tensor
+    """int32 ``[readings + 1]``: each reading's run of ``rows``."""
+    longest: int
+    """Rows of the longest run."""
+    taken: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    """Site -> layer -> what was read there."""
+
+
+def to_step(
+    readings: list[tuple[Reading, int, int]], rows: list[NDArray[Any]], device: torch.device
+) -> Step:
+    """The step of one group: its readings' runs, and the rows of the forward they read."""
+    bounds = np.asarray([0, *(last for _, _, last in readings)], dtype=np.int32)
+    owner = np.repeat(np.arange(len(readings)), np.diff(bounds))
+    return Step(
+        readings,
+        torch.from_numpy(np.concatenate(rows)).to(device),
+        torch.from_numpy(owner).to(device),
+        torch.from_numpy(bounds).to(device),
+        longest=int(np.diff(bounds).max(initial=0)),
+    )
+
+
+def keep_rows(block_LND: Tensor, site: str, readings: Sequence[tuple[Reading, int, int]]) -> None:
+    """Bring rows to the host and give each reading its run of them."""
+    good = block_LND.isfinite().all(dim=-1).all(dim=0) if block_LND.is_cuda else None
+    landing = land(block_LND, good)
+    for reading, first, last in readings:
+        reading.pieces.setdefault(site, []).append(Piece(landing, None, None, first, last))
+
+
+def sum_by_owner(value_ND: Tensor, step: Step, *, squares: bool) -> Tensor:
+    """Sum and, if asked, sum of squares of each reading's rows, ``[readings, 1 or 2, D]``."""
+    count = len(step.readings)
+    if value_ND.is_cuda and value_ND.is_contiguous():
+        from actors.kernels.pool import pooled_sums  # Triton: GPU only
+
+        return pooled_sums(value_ND, step.rows, step.bounds, longest=step.longest, squares=squares)
+    rows = value_ND[step.rows].float()
+    out = rows.new_zeros(count, 2 if squares else 1, rows.shape[-1])
+    out[:, 0].index_add_(0, step.owner, rows)
+    if squares:
+        out[:, 1].index_add_(0, step.owner, rows * rows)
+    return out

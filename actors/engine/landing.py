@@ -1,0 +1,88 @@
+"""Device values reach pinned host memory on a stream of their own; nobody waits until they read.
+
+Copies overlap the forwards that follow. Whether values are finite is found on the device, where
+it costs nothing beside them; the host counts only when something is wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_STREAMS: dict[torch.device, Any] = {}
+
+
+@dataclass(slots=True)
+class Landing:
+    """A device tensor on its way to the host."""
+
+    host: Tensor
+    """Where the values land; not to be read before ``wait``."""
+    good: Tensor | None
+    """bool, whether values are finite, by the leading dimensions asked for; None: not known."""
+    _event: Any = None
+
+    @property
+    def has_come(self) -> bool:
+        """True when ``wait`` would return at once."""
+        return self._event is None or bool(self._event.query())
+
+    def wait(self) -> None:
+        """Return once the values are there."""
+        if self._event is not None:
+            self._event.synchronize()
+            self._event = None
+
+
+def land(values: Tensor, good: Tensor | None = None) -> Landing:
+    """Start to bring ``values``, and with them ``good``, to the host; CPU tensors are there."""
+    if not values.is_cuda:
+        return Landing(values, good)
+    current = torch.cuda.current_stream(values.device)
+    stream = _STREAMS.setdefault(values.device, None)
+    if stream is None:
+        stream = _STREAMS[values.device] = torch.cuda.Stream(values.device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        host, flags = _pinned(values, stream), _pinned(good, stream) if good is not None else None
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(stream)
+    return Landing(host, flags, event)
+
+
+def _pinned(values: Tensor, stream: Any) -> Tensor:
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    values.record_stream(stream)
+    return host
+
+
+@dataclass(slots=True)
+class Piece:
+    """Kept rows of one reading in a landing: ``[layers, n, D]``."""
+
+    landing: Landing
+    row: int | None
+    """Burst landings are ``[rows, layers, steps, D]``; None: the landing is ``[layers, n, D]``."""
+    layers: list[int] | None
+    """Places of the reading's layers in the landing; None: all, as they lie."""
+    first: int
+    stop: int
+
+    def rows(self) -> Tensor:
+        """The rows, waited for."""
+        self.landing.wait()
+        block = self.landing.host if self.row is None else self.landing.host[self.row]
+        block = block if self.layers is None else block[self.layers]
+        return block[:, self.first : self.stop]
+
+    def is_good(self) -> bool | None:
+        """Whether all rows are finite; None when the device did not look."""
+        good = self.landing.good
+        if good is None:
+            return None
+        self.landing.wait()
+        return bool((good if self.row is None else good[self.row])[self.first : self.stop].all())

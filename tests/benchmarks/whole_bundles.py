@@ -1,0 +1,78 @@
+"""Bundles from the first token to the last: bare, steered and pooled, and with every row kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from actors.engine.engine import Engine
+from actors.request import Bundle, Capture, Request, Sampling, Steering
+
+
+def requests(
+    count: int, prompt: int, new: int, engine: Engine, *, read: bool, raw: bool = False
+) -> Bundle:
+    """``count`` random requests; ``read`` steers each its own way and pools all layers.
+
+    ``raw`` keeps every token's rows of all layers instead.
+    """
+    rng = np.random.default_rng(1)
+    layers = tuple(range(engine.info.num_layers))
+    width = engine.info.hidden_size
+    vectors = {f"v{i}": rng.standard_normal(width).astype(np.float32) for i in range(count)}
+    made = []
+    for i in range(count):
+        steering = (Steering(layer=i % len(layers), vector=f"v{i}", coefficient=0.01),)
+        reduction: Any = "none" if raw else "mean"
+        capture = (Capture(layers=layers, tokens="all", reduction=reduction),)
+        made.append(
+            Request(
+                id=f"{new}/{i}",
+                token_ids=tuple(int(t) for t in rng.integers(5, 30000, size=prompt)),
+                sampling=Sampling(max_new_tokens=new, ignore_eos=True),
+                steering=steering if read else (),
+                capture=capture if read or raw else (),
+            )
+        )
+    return Bundle(id=f"{count}x{prompt}+{new}", requests=tuple(made), vectors=vectors)
+
+
+def whole_s(engine: Engine, bundle: Bundle, repeat: int = 4) -> float:
+    """Seconds to answer a bundle, the median of a few after two warm-ups."""
+    found = []
+    for number in range(2 + repeat):
+        torch.cuda.synchronize()
+        if engine.collectives.world_size > 1:
+            dist.barrier()
+        began = time.perf_counter()
+        reply = engine.run(bundle, share_rows=True)
+        if number >= 2:
+            found.append(time.perf_counter() - began)
+        assert all(r.error is None for r in reply.results)
+        del reply
+    return float(np.median(found))
+
+
+def measure_whole(engine: Engine, say: Callable[[str], None]) -> dict[str, Any]:
+    """Seconds and rates of both workloads in three modes."""
+    extra: dict[str, Any] = {}
+    row_bytes = engine.info.num_layers * engine.info.hidden_size * 2
+    for what, count, prompt, new in (("256x64+64", 256, 64, 64), ("prefill_64x512", 64, 512, 0)):
+        tokens = count * (prompt + new)
+        for mode in ("bare", "steered_pooled", "raw"):
+            read, raw = mode == "steered_pooled", mode == "raw"
+            seconds = whole_s(engine, requests(count, prompt, new, engine, read=read, raw=raw))
+            found = extra[f"{what}_{mode}"] = {"s": seconds, "tokens_per_s": tokens / seconds}
+            base = extra[f"{what}_bare"]["s"]
+            text = f"{what} {mode}: {seconds:.3f} s, {tokens / seconds:.0f} tok/s, "
+            if raw:
+                # The last token of a completion has no row unless it is run for the reading.
+                found["rows_bytes_per_s"] = tokens * row_bytes / seconds
+                text += f"rows to the host {tokens * row_bytes / seconds / 1e9:.2f} GB/s, "
+            say(text + f"{seconds / base:.3f} of bare")
+    return extra
