@@ -146,8 +146,8 @@ class CaptureResult:
     ``values[site]`` is, with L layers, N selected tokens and D the site's width:
     ``none`` -> ``[L, N, D]`` in the model's dtype (bfloat16 as uint16 bit patterns); ``mean`` ->
     float32 ``[L, D]``; ``sum`` -> float32 ``[L, 2, D]`` (sum, sum of squares); ``projection`` ->
-    float32 ``[L, N, V]``; ``moments`` -> empty. ``router`` gives three arrays under the keys
-    ``router`` (logits), ``router_experts`` (int32) and ``router_weights``.
+    float32 ``[L, N, V]``; ``moments`` -> empty. ``router`` gives three arrays: ``router`` (logits),
+    ``router_experts`` (int32) and ``router_weights``.
     """
 
     layers: tuple[int, ...]
@@ -158,16 +158,12 @@ class CaptureResult:
     values: dict[str, NDArray[np.generic]]
     dtype: str = "float32"
     """``bfloat16`` when ``values`` hold bit patterns."""
-    held: tuple[int, ...] | None = None
-    """Layers that ``values`` hold, where rows are dealt out among ranks; None: all."""
+    held: tuple[int, ...] | None = None  # layers in ``values`` where ranks share rows; None: all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logprobs:
-    """Natural-log probabilities at each of the C completion positions, before any top-k/top-p cut.
-
-    They are of softmax(logits / temperature) with temperature 1 when greedy.
-    """
+    """Log-softmax(logits / temperature; 1 when greedy) at each of C completion positions, uncut."""
 
     chosen: NDArray[np.float32]
     """``[C]``"""
