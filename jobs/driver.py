@@ -10,8 +10,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +27,8 @@ from actors.residence import ResidenceSpec
 from actors.resident import ResidentGroup
 from conf.resolve import PROJECT, JobRequest
 from conf.schema import ClusterConfig
+from jobs import lifeline
+from jobs.entry import ExitCode
 from jobs.lane import ClusterFailed
 
 logger = logging.getLogger(__name__)
@@ -42,13 +42,8 @@ RAY_ATTEMPTS = 3
 """Tries to start a Ray of our own: on a busy machine its processes may not be up in time."""
 RAY_PAUSE_S = 2.0
 """Before the second try; the third waits twice as long."""
-LOOK_S = 0.5
-"""Between two looks at this node's Ray."""
-LOOKS = 3
-"""In a row, at which nobody listens any more, until Ray counts as gone."""
-LAST_WORDS_S = 3.0
-"""For a run whose Ray is gone to write down where it stands; calls to Ray may hang for a minute."""
-LOST = "Ray on this node is gone"
+JOIN_S = 10.0
+"""For a cluster that is to be joined and is just coming up."""
 
 
 class ResidentUse(NamedTuple):
@@ -138,13 +133,28 @@ def _start(config: ClusterConfig) -> None:
 
 
 def _join() -> None:
-    """The cluster that RAY_ADDRESS names; a submitted job brings its code along by itself."""
+    """The cluster that RAY_ADDRESS names; a submitted job brings its code along by itself.
+
+    Ray would try for a quarter of an hour to reach a cluster that is gone.
+
+    Raises:
+        ConnectionError: Nobody listens at that address.
+    """
+    named = os.environ["RAY_ADDRESS"]
+    address, arrived = lifeline.address_of(named), threading.Event()
+    if address is not None:
+        if not lifeline.wait_for(address, JOIN_S):
+            raise ConnectionError(f"nobody listens at RAY_ADDRESS={named}")
+        lifeline.watch(address, arrived, lambda: lifeline.exit_now(ExitCode.NO_CLUSTER))
     submitted = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") is not None
-    ray.init(
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        runtime_env=None if submitted else {"env_vars": _paths()},
-    )
+    try:
+        ray.init(
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            runtime_env=None if submitted else {"env_vars": _paths()},
+        )
+    finally:
+        arrived.set()
 
 
 def _paths() -> dict[str, str]:
@@ -166,34 +176,7 @@ def _watch_ray(ended: threading.Event, lost: threading.Event) -> None:
         for one in nodes
         if one["NodeID"] == here
     )
-
-    def watch() -> None:
-        missed = 0
-        while missed < LOOKS and not ended.wait(LOOK_S):
-            missed = 0 if _listens(address) else missed + 1
-        if ended.is_set():
-            return
-        lost.set()
-        os.kill(os.getpid(), signal.SIGTERM)
-        if not ended.wait(LAST_WORDS_S):
-            sys.stderr.write(
-                f"failed: {LOST}; what is committed is safe, the same command continues.\n"
-            )
-            sys.stderr.flush()
-            os._exit(1)
-
-    threading.Thread(target=watch, name="watch ray", daemon=True).start()
-
-
-def _listens(address: tuple[str, int]) -> bool:
-    """False when no process listens there; a slow one counts as listening."""
-    try:
-        socket.create_connection(address, timeout=LOOK_S).close()
-    except ConnectionRefusedError:
-        return False
-    except OSError:
-        return True
-    return True
+    lifeline.watch(address, ended, lambda: lifeline.end_run(ended, lost))
 
 
 @contextlib.contextmanager
@@ -206,7 +189,7 @@ def _terminable(lost: threading.Event) -> Iterator[None]:
     def terminate(number: int, frame: FrameType | None) -> None:
         del number, frame
         if lost.is_set():
-            raise ClusterFailed(LOST)
+            raise ClusterFailed(lifeline.LOST)
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)

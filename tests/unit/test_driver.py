@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from actors.group_spec import GroupSpec
 from actors.request import EngineSpec
 from conf.schema import ClusterConfig, JobConfig
 from jobs import driver
@@ -25,6 +26,7 @@ class FakeRay:
         self.num_shutdowns = 0
         self.good_after: int | None = None
         self.raylet = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.raylet.getsockname()[1]}"
 
     def init(self, **options) -> None:
         self.asked.append(options)
@@ -77,7 +79,7 @@ def test_ranks_import_the_packages_from_where_the_driver_did(fake, repo_root):
 
 
 def test_a_running_cluster_is_joined_and_not_configured(fake, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    monkeypatch.setenv("RAY_ADDRESS", fake.address)
     with driver.cluster(CONFIG):
         pass
     (asked,) = fake.asked
@@ -86,8 +88,20 @@ def test_a_running_cluster_is_joined_and_not_configured(fake, monkeypatch):
     assert fake.num_shutdowns == 1
 
 
+def test_a_cluster_that_is_gone_is_not_waited_for_as_long_as_ray_would(fake, monkeypatch):
+    monkeypatch.setattr(driver, "JOIN_S", 0.0)
+    monkeypatch.setenv("RAY_ADDRESS", fake.address)
+    fake.raylet.close()
+    with (
+        pytest.raises(ClusterFailed, match=f"nobody listens at RAY_ADDRESS={fake.address}"),
+        driver.cluster(CONFIG),
+    ):
+        pytest.fail("the body ran")
+    assert fake.asked == []
+
+
 def test_a_submitted_job_brings_its_code_by_itself(fake, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    monkeypatch.setenv("RAY_ADDRESS", fake.address)
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     with driver.cluster(CONFIG):
         pass
@@ -141,7 +155,7 @@ def test_settings_that_ray_refuses_and_clusters_that_are_away_are_not_tried_agai
     with pytest.raises(ClusterFailed), driver.cluster(CONFIG):
         pytest.fail("the body ran")
     assert len(fake.asked) == 1
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    monkeypatch.setenv("RAY_ADDRESS", fake.address)
     fake.error = ConnectionError("nobody there")
     with pytest.raises(ClusterFailed), driver.cluster(CONFIG):
         pytest.fail("the body ran")
@@ -179,7 +193,7 @@ def test_sigterm_unwinds_through_every_finally_and_the_old_handler_returns(fake)
 
 
 def test_a_run_whose_ray_was_killed_ends_with_that_reason(fake, monkeypatch):
-    monkeypatch.setattr(driver, "LOOK_S", 0.01)
+    monkeypatch.setattr(driver.lifeline, "LOOK_S", 0.01)
 
     def work() -> None:
         fake.raylet.close()
@@ -199,7 +213,7 @@ def test_a_termination_is_no_ordinary_exception():
 def test_a_resident_group_is_attached_to_and_any_other_is_started(monkeypatch, use):
     called = []
     monkeypatch.setattr(
-        driver.ModelGroup, "start", lambda spec, group, generation: called.append(generation)
+        driver.ModelGroup, "start", lambda spec, group, **life: called.append(life["generation"])
     )
     monkeypatch.setattr(
         driver.supervisor,
@@ -217,3 +231,11 @@ def test_only_a_job_that_asks_for_it_uses_a_resident_group():
     config.cluster.resident = True
     config.schedule.priority = 7
     assert driver.resident_use(request) == ("steer", 7, 1800.0)
+
+
+def test_room_is_counted_on_nodes_that_are_alive(fake):
+    fake.nodes = lambda: [
+        {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 8.0}},
+        {"Alive": False, "Resources": {"CPU": 16.0, "GPU": 8.0}},
+    ]
+    assert driver.room(GroupSpec(gpus_per_rank=1, cpus_per_rank=1), 4) == 2
