@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -63,42 +64,65 @@ def main() -> int:
 def play(folder: Path, *, kills: int, seed: int, minutes: float = 60.0) -> dict[str, Any]:
     """One clean run, then tormented ones until there were so many kills."""
     draw, clean, began = random.Random(seed), folder / "clean", time.monotonic()
-    loads, laps, done = [os.getloadavg()[0]], [], list[Kill]()
-    exits = Counter[int]()
+    tally = Tally(kills, seed)
     with Stage(folder) as stage:
         first = Trial(stage, clean, PLAN, False, draw, say)
         code = first.undisturbed()
         if code != 0:
             raise SystemExit(f"the clean run ended with code {code}: {folder}")
-        clean_s = time.monotonic() - began
-        say(f"clean run: {len(commits(clean))} tasks, {clean_s:.0f} s")
-        while len(done) < kills and time.monotonic() - began < 60 * minutes:
-            trial = Trial(
-                stage, folder / f"run-{len(laps):03d}", PLAN, len(laps) % 2 == 1, draw, say
-            )
-            laps.append(lap(trial, clean, kills - len(done)))
-            done += trial.story.kills
-            exits += trial.exits
-            loads.append(os.getloadavg()[0])
-            say(f"{len(done)}/{kills} kills, {len(laps)} runs, load {loads[-1]:.1f}: {laps[-1]}")
-    took_s = time.monotonic() - began
-    return {
-        "kills": len(done),
-        "seed": seed,
-        "is_whole": all(one["is_whole"] for one in laps) and len(done) >= kills,
-        "minutes": round(took_s / 60, 1),
-        "kills_per_minute": round(60 * len(done) / (took_s - clean_s), 1),
-        "clean_run_s": round(clean_s, 1),
-        "tasks_per_run": len(commits(clean)) if clean.exists() else None,
-        "runs": laps,
-        "load_average": {
-            "lowest": round(min(loads), 1),
-            "mean": round(sum(loads) / len(loads), 1),
-            "highest": round(max(loads), 1),
-        },
-        "other_exits": {str(code): count for code, count in sorted(exits.items())},
-        "rows": rows(done),
-    }
+        tally.clean_s, tally.num_tasks = time.monotonic() - began, len(commits(clean))
+        say(f"clean run: {tally.num_tasks} tasks, {tally.clean_s:.0f} s")
+        while len(tally.kills) < kills and time.monotonic() - began < 60 * minutes:
+            place, resident = folder / f"run-{len(tally.laps):03d}", len(tally.laps) % 2 == 1
+            trial = Trial(stage, place, PLAN, resident, draw, say)
+            tally.add(trial, lap(trial, clean, kills - len(tally.kills)))
+            tally.took_s = time.monotonic() - began
+            (folder / "outcome.json").write_text(json.dumps(tally.outcome(), indent=1))
+    return tally.outcome()
+
+
+@dataclass
+class Tally:
+    """What has been shown so far."""
+
+    wanted: int
+    seed: int
+    clean_s: float = 0.0
+    took_s: float = 0.0
+    num_tasks: int = 0
+    kills: list[Kill] = field(default_factory=list)
+    laps: list[dict[str, Any]] = field(default_factory=list)
+    exits: Counter[int] = field(default_factory=Counter)
+    loads: list[float] = field(default_factory=lambda: [os.getloadavg()[0]])
+
+    def add(self, trial: Trial, row: dict[str, Any]) -> None:
+        """Take in one run folder."""
+        self.laps.append(row)
+        self.kills += trial.story.kills
+        self.exits += trial.exits
+        self.loads.append(os.getloadavg()[0])
+        say(f"{len(self.kills)}/{self.wanted} kills, load {self.loads[-1]:.1f}: {row}")
+
+    def outcome(self) -> dict[str, Any]:
+        """As plain data."""
+        enough = len(self.kills) >= self.wanted
+        return {
+            "kills": len(self.kills),
+            "seed": self.seed,
+            "is_whole": enough and all(one["is_whole"] for one in self.laps),
+            "minutes": round(self.took_s / 60, 1),
+            "kills_per_minute": round(60 * len(self.kills) / (self.took_s - self.clean_s), 1),
+            "clean_run_s": round(self.clean_s, 1),
+            "tasks_per_run": self.num_tasks,
+            "load_average": {
+                "lowest": round(min(self.loads), 1),
+                "mean": round(sum(self.loads) / len(self.loads), 1),
+                "highest": round(max(self.loads), 1),
+            },
+            "other_exits": {str(code): count for code, count in sorted(self.exits.items())},
+            "rows": rows(self.kills),
+            "runs": self.laps,
+        }
 
 
 def lap(trial: Trial, clean: Path, kills: int) -> dict[str, Any]:

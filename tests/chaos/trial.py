@@ -181,8 +181,10 @@ class Trial:
             self.stage.kill_judge(self.draw.uniform(0.0, 1.0))
         elif way == "whole Ray":
             self.stage.kill_ray()
-            self.exits[self._end(gone=True)] += 1
-            self.stage.start_ray()
+            try:
+                self._end(gone=True)
+            finally:
+                self.stage.start_ray()
             self.start()
         elif way == "driver":
             self._kill_driver()
