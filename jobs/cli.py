@@ -24,8 +24,12 @@ USAGE = """traitmill COMMAND ...
                               send the job to a Ray cluster and follow it
   group up|status|down key=value ...
                               keep a model loaded on the cluster of RAY_ADDRESS
-  verify RUN_DIR              hash every committed file again
-  sync RUN_DIR storage=NAME   bring a run folder's bucket up to date
+  verify RUN_DIR [storage=NAME]
+                              hash every committed file again, here or in the bucket
+  sync RUN_DIR storage=NAME [--from-bucket]
+                              bring a run's bucket up to date, or its folder
+  convert export|import|delta ...
+                              vectors and tables for other tools, and theirs for this one
   doctor                      look at this machine
 
 Exit codes: 0 done, 1 something failed, 2 refused, 3 no cluster, 130 interrupted."""
@@ -101,8 +105,12 @@ def _run_folder(command: str, arguments: list[str]) -> Path:
 
 
 def _verify(arguments: list[str], console: Console) -> int:
+    from jobs.moves import verify_bucket
     from storage.manifest import Run
 
+    if arguments[1:]:
+        points = entry.compose("extract", arguments[1:], console)
+        return verify_bucket(points[0].config.storage, console) if points else entry.ExitCode.DONE
     with Run.open(_run_folder("verify", arguments)) as run:
         report = run.verify()
         console.note(report.summary())
@@ -110,18 +118,22 @@ def _verify(arguments: list[str], console: Console) -> int:
 
 
 def _sync(arguments: list[str], console: Console) -> int:
-    from jobs.stores import object_store
-    from storage.manifest import Run
+    from jobs.moves import move
 
-    folder = _run_folder("sync", arguments)
-    points = entry.compose("extract", arguments[1:], console)
-    store = object_store(points[0].config.storage) if points else None
-    if store is None:
-        raise UserError("storage=local has no bucket; add storage=r2 and storage.bucket=NAME.")
-    with Run.open(folder, store=store) as run:
-        run.write_manifest()
-        console.note(f"{len(run.commits())} tasks of {folder} are in {store.name}")
-    return entry.ExitCode.DONE
+    is_down = "--from-bucket" in arguments
+    rest = [argument for argument in arguments if argument != "--from-bucket"]
+    folder = Path(rest[0]) if is_down and rest else _run_folder("sync", rest)
+    points = entry.compose("extract", rest[1:], console)
+    if points is None:
+        return entry.ExitCode.DONE
+    return move(folder, points[0].config.storage, console, is_down=is_down)
+
+
+def _convert(arguments: list[str], console: Console) -> int:
+    from jobs import convert
+
+    del console
+    return convert.main(arguments)
 
 
 def _doctor(arguments: list[str], console: Console) -> int:
@@ -137,6 +149,7 @@ COMMANDS: dict[str, Callable[[list[str], Console], int]] = {
     "group": _group,
     "verify": _verify,
     "sync": _sync,
+    "convert": _convert,
     "doctor": _doctor,
 }
 

@@ -24,7 +24,7 @@ from storage.parquet import Filters, Provenance, Staged, read_table, write_table
 from storage.records import Commit, FileRecord, Manifest
 from storage.schema import conform, migrate, schema_of
 from storage.store import ObjectStore
-from storage.upload import Uploader
+from storage.upload import MAX_PENDING_BYTES, Uploader, push_papers
 from storage.wip import Workshop
 
 __all__ = ["Report", "Run", "Staged", "verify"]
@@ -33,7 +33,7 @@ __all__ = ["Report", "Run", "Staged", "verify"]
 class Run:
     """One run folder, and the bucket behind it; several processes may have it open."""
 
-    def __init__(self, root: Path, store: ObjectStore | None) -> None:
+    def __init__(self, root: Path, store: ObjectStore | None, max_pending_bytes: int) -> None:
         self.root = root
         self.store = store
         self._workshop = Workshop(root / layout.WIP)
@@ -42,22 +42,33 @@ class Run:
         self._uploader: Uploader | None = None
         if store:
             self._uploader = Uploader(
-                root, store, wip=self.wip, on_replaced=lambda commit: self.forget(commit.task_id)
+                root,
+                store,
+                wip=self.wip,
+                on_replaced=lambda commit: self.forget(commit.task_id),
+                max_pending_bytes=max_pending_bytes,
             )
 
     @classmethod
-    def open(cls, root: str | Path, *, store: ObjectStore | None = None) -> Self:
+    def open(
+        cls,
+        root: str | Path,
+        *,
+        store: ObjectStore | None = None,
+        max_pending_bytes: int = MAX_PENDING_BYTES,
+    ) -> Self:
         """Open or create a run folder, and sweep what dead writers left half-written.
 
         Args:
-            root: The run folder.
+            root: Run folder.
             store: Bucket that holds the run as well. Its commits count as done here, and each
                 commit made here is uploaded in the background.
+            max_pending_bytes: ``commit`` waits while more than this is not yet in the bucket.
         """
         root = Path(root).absolute()
         for folder in (layout.DATA, layout.COMMITS, layout.MANIFESTS, layout.JOURNAL):
             make_folders(root / folder)
-        run = cls(root, store)
+        run = cls(root, store, max_pending_bytes)
         run._resume_uploads()
         return run
 
@@ -73,7 +84,7 @@ class Run:
         self.close(wait=error is None)
 
     def close(self, *, wait: bool = True) -> None:
-        """Give up this writer's folder; with ``wait``, first until all commits are uploaded.
+        """Give up this writer's folder; with ``wait``, once all is in the bucket.
 
         Raises:
             UploadError: Some commits did not reach the bucket; they are safe here.
@@ -81,6 +92,8 @@ class Run:
         try:
             if self._uploader:
                 self._uploader.close(wait=wait)
+            if self.store and wait:
+                push_papers(self.root, self.store)
         finally:
             self._workshop.close()
 
@@ -161,10 +174,7 @@ class Run:
     def read(
         self, table: str, columns: Sequence[str] | None = None, filters: Filters = None
     ) -> pa.Table:
-        """Rows of a table over all commits, in the order of task ids.
-
-        ``filters`` is a pyarrow expression or (column, operator, value) triples.
-        """
+        """Rows of a table over all commits, in the order of task ids."""
         wanted = list(columns) if columns is not None else schema_of(table).names
         parts = [
             read_table(self.fetch(file), table, columns=wanted, filters=filters)
@@ -197,7 +207,7 @@ class Run:
     def write_manifest(self) -> Path:
         """Write all commits into the next numbered manifest; no new one when nothing changed.
 
-        With a bucket, waits for the uploads and writes the bucket's manifest as well.
+        With a bucket, waits for the uploads and writes its manifest as well.
         """
         self.flush()
         if self._bucket:
@@ -277,7 +287,7 @@ class Run:
         return self._known[task_id]
 
     def _manifest_numbers(self) -> list[int]:
-        names = (p.name for p in (self.root / layout.MANIFESTS).iterdir())
+        names = [path.name for path in (self.root / layout.MANIFESTS).iterdir()]
         found = (layout.manifest_number(f"{layout.MANIFESTS}/{name}") for name in names)
         return sorted(number for number in found if number is not None)
 

@@ -8,8 +8,11 @@ size for a whole upload.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -50,27 +53,21 @@ class S3Store:
         self.settings = settings
         self.name = f"s3://{settings.bucket}/{settings.prefix}".rstrip("/")
         self._client = _client(settings)
+        self._deadline = math.inf
 
     def get(self, key: str) -> bytes:
         """A whole small object; raises ObjectMissingError."""
-
-        def call() -> bytes:
-            body: bytes = self._client.get_object(**self._at(key))["Body"].read()
-            return body
-
-        return self._repeat(call, "get", key)
+        ask = partial(self._client.get_object, **self._at(key))
+        body: bytes = self._repeat(lambda: ask()["Body"].read(), "get", key)
+        return body
 
     def get_range(self, key: str, offset: int, size_bytes: int) -> bytes:
         """Exactly these bytes, by one request."""
         if size_bytes == 0:
             return b""
         wanted = f"bytes={offset}-{offset + size_bytes - 1}"
-
-        def call() -> bytes:
-            body: bytes = self._client.get_object(**self._at(key), Range=wanted)["Body"].read()
-            return body
-
-        body = self._repeat(call, "get range", key)
+        ask = partial(self._client.get_object, **self._at(key), Range=wanted)
+        body: bytes = self._repeat(lambda: ask()["Body"].read(), "get range", key)
         if len(body) != size_bytes:
             raise ObjectCorruptError("get range", key, f"{len(body)} bytes, not {size_bytes}")
         return body
@@ -97,7 +94,15 @@ class S3Store:
         )
 
     def put_file(self, key: str, path: Path, sha256: str, journal: Path | None = None) -> bool:
-        """Store a file; False when it is there already. Resumes from ``journal``."""
+        """Store a file; False when it is there already. Resumes from ``journal``.
+
+        All requests for it together have the time of the settings' patience.
+        """
+        hurried = copy.copy(self)
+        hurried._deadline = time.monotonic() + self.settings.patience.deadline_s
+        return hurried._put_file(key, path, sha256, journal)
+
+    def _put_file(self, key: str, path: Path, sha256: str, journal: Path | None) -> bool:
         size_bytes = path.stat().st_size
         if self._holds(key, size_bytes, sha256):
             return False
@@ -259,7 +264,9 @@ class S3Store:
         return {"Bucket": self.settings.bucket, "Key": self._full(key)}
 
     def _repeat(self, call: Callable[[], Answer], operation: str, key: str) -> Answer:
-        return repeat(call, operation, key, self.settings.patience)
+        patience = self.settings.patience
+        left_s = max(0.0, self._deadline - time.monotonic())
+        return repeat(call, operation, key, patience._replace(deadline_s=min(patience[0], left_s)))
 
 
 def _client(settings: S3Settings) -> Client:

@@ -175,7 +175,7 @@ def sync(run: Run, store: ObjectStore, direction: Direction) -> Synced:
         moved = [here[task] for task in here if there.get(task) != here[task]]
         replaced = sum(_push_or_replace(run, bucket, commit) for commit in moved)
         bucket.write_manifest()
-        _push_papers(run, store)
+        push_papers(run.root, store)
     else:
         moved = [there[task] for task in there if here.get(task) != there[task]]
         replaced = 0
@@ -199,12 +199,12 @@ def _push_or_replace(run: Run, bucket: Bucket, commit: Commit) -> bool:
     return True
 
 
-def _push_papers(run: Run, store: ObjectStore) -> None:
+def push_papers(root: Path, store: ObjectStore) -> None:
     """Report, README and resolved configs: small, and rewritten as they are here."""
-    papers = [run.root / layout.README, run.root / layout.REPORT]
-    papers += sorted(p for p in (run.root / layout.POINTS).rglob("*") if p.is_file())
+    papers = [root / layout.README, root / layout.REPORT]
+    papers += sorted(p for p in (root / layout.POINTS).rglob("*") if p.is_file())
     for path in papers:
         if path.is_file():
-            key = path.relative_to(run.root).as_posix()
+            key = path.relative_to(root).as_posix()
             if all(not part.startswith(".") for part in key.split("/")):
                 store.put(key, path.read_bytes())

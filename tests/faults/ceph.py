@@ -87,6 +87,14 @@ def ensure_ceph() -> None:
         raise ServerMissingError(f"Ceph could not be installed: {error}") from error
 
 
+def ceph_version() -> str | None:
+    """What ``radosgw --version`` says; None where it is not installed."""
+    if shutil.which("radosgw") is None:
+        return None
+    asked = subprocess.run(["radosgw", "--version"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip().split("(")[0].strip()
+
+
 class Ceph:
     """One-node Ceph with the bucket ``bucket`` and the test credentials."""
 

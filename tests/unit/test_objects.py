@@ -288,3 +288,46 @@ def test_no_secret_is_in_settings_or_names(endpoint, monkeypatch):
     monkeypatch.setenv("R2_ACCESS_KEY_ID", "who")
     store = store_at(endpoint)
     assert "hush" not in repr(store.settings) + store.name + repr(vars(store))
+
+
+def test_a_refused_head_says_why_by_asking_as_a_get(s3, monkeypatch):
+    """The answer to a HEAD has no body, so its cause is a number alone."""
+    asked = []
+
+    def refuse(operation, status, code):
+        def call(**_):
+            asked.append(operation)
+            raise answer(status, code)
+
+        return call
+
+    monkeypatch.setattr(s3._client, "head_object", refuse("head", 400, "400"))
+    monkeypatch.setattr(s3._client, "get_object", refuse("get", 400, "ExpiredToken"))
+    with pytest.raises(errors.CredentialsError, match="the credentials have expired"):
+        s3.head("data/a")
+    assert asked == ["head", "get"]
+
+
+def test_one_files_requests_share_one_deadline(s3, tmp_path, monkeypatch):
+    """Ten parts that each fail for a while must not take ten times as long."""
+    path = tmp_path / "f"
+    path.write_bytes(b"x" * (11 << 20))
+    clock = [0.0]
+    monkeypatch.setattr("storage.retries.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("storage.retries.time.sleep", lambda s: clock.__setitem__(0, clock[0] + 1))
+
+    def fail(**_):
+        raise answer(503, "SlowDown")
+
+    monkeypatch.setattr(s3._client, "upload_part", fail)
+    with pytest.raises(errors.TransientStoreError):
+        s3.put_file("data/f", path, "0" * 64)
+    assert clock[0] < 2 * s3.settings.patience.deadline_s + 2
+
+
+def test_a_passed_deadline_of_one_file_does_not_hurry_the_next(s3, tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(b"hello")
+    digest = hashlib.sha256(b"hello").hexdigest()
+    assert s3.put_file("data/f", path, digest)
+    assert s3._deadline == float("inf")

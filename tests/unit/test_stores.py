@@ -7,7 +7,10 @@ import dataclasses
 import pytest
 
 from conf.schema import StorageConfig
-from jobs.stores import object_store
+from jobs import stores
+from jobs.stores import object_store, open_run
+from storage.errors import PreflightError
+from storage.folder import FolderStore
 from storage.objects import S3Store
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
@@ -44,3 +47,41 @@ def test_no_setting_holds_a_key() -> None:
     names = {item.name for item in dataclasses.fields(StorageConfig)}
 
     assert not [name for name in names if "key" in name or "secret" in name or "token" in name]
+
+
+@pytest.mark.usefixtures("credentials")
+def test_the_configured_time_is_the_time_of_one_upload() -> None:
+    store = object_store(
+        config(kind="s3", endpoint_url="http://127.0.0.1:9", bucket="b", upload_timeout_s=7.5)
+    )
+
+    assert isinstance(store, S3Store)
+    assert store.settings.patience.deadline_s == 7.5
+    assert store.settings.region == "auto"
+
+
+def test_a_run_without_a_bucket_needs_none(tmp_path) -> None:
+    with open_run(config(), tmp_path / "run") as run:
+        assert run.store is None
+
+
+def test_a_bucket_that_may_not_be_deleted_from_is_found_before_anything_is_opened(
+    tmp_path, monkeypatch
+) -> None:
+    store = FolderStore(tmp_path / "bucket")
+    monkeypatch.setattr(store, "delete", lambda key: None)
+    monkeypatch.setattr(stores, "object_store", lambda _: store)
+
+    with pytest.raises(PreflightError, match="gone failed"):
+        open_run(config(kind="s3"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_byte_limit_of_the_configuration_reaches_the_uploader(tmp_path, monkeypatch) -> None:
+    store = FolderStore(tmp_path / "bucket")
+    monkeypatch.setattr(stores, "object_store", lambda _: store)
+
+    with open_run(config(kind="s3", max_pending_bytes=12_345), tmp_path / "run") as run:
+        assert run._uploader._max_pending_bytes == 12_345
+        assert run.store is store
+    assert list(store.list("_meta/preflight")) == []
