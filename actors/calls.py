@@ -20,6 +20,8 @@ from conf.errors import UserError
 
 GRACE_S = 0.3
 """After the first error, for the error that explains it to arrive."""
+LOOK_UP_S = 1.0
+"""A call during the start looks up this often, to see that it was cancelled."""
 LONG_GRACE_S = 2.0
 """The same, while all that was seen are complaints about another rank."""
 QUICK_STATUS_S = 0.3
@@ -37,14 +39,15 @@ def call_all(
     """Call every rank (or rank 0 alone) and return the answers in rank order.
 
     Raises:
-        GroupError: A rank died, raised or took longer than ``limit_s``.
+        GroupError: A rank died, raised or took longer than ``limit_s``, or the start was cancelled.
     """
     refs = {call(gang.ranks[0], 0): 0} if first_only else gang.each(call)
     watch = Watch(
         doing, world_size=len(refs), limits=Limits(whole_s=limit_s), now_s=time.monotonic()
     )
     while not watch.is_complete:
-        step(gang, watch, refs, timeout_s=limit_s)
+        gang.refuse_cancelled()
+        step(gang, watch, refs, timeout_s=min(limit_s, LOOK_UP_S))
     return watch.values()
 
 

@@ -6,6 +6,7 @@ sentinel call per actor that ends only when the process does.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -38,7 +39,7 @@ NAME_TIMEOUT_S = 10.0
 """For the names of a group that has just ended to become free."""
 BY_REFERENCE_TOKENS = 20_000
 """Bundles with more tokens go through the object store once instead of to each rank."""
-PLACE_SLICE_S = 2.0
+PLACE_SLICE_S = 1.0
 """Nodes may go while resources are waited for, so the wait looks up this often."""
 EXIT_TIMEOUT_S = 10.0
 """For killed processes to be gone, so that the next group finds their memory free."""
@@ -51,6 +52,7 @@ class Gang:
         ranks: Actor handles, in rank order once ``order`` was called.
         nodes: Address of each rank's node.
         is_single_node: True when all ranks are on one node.
+        cancelled: Set by anybody to end the start; None: nobody will.
     """
 
     def __init__(self, cluster: GroupSpec, size: int) -> None:
@@ -61,6 +63,7 @@ class Gang:
         self.nodes: list[str] = [""] * size
         self._sentinels: dict[Any, int] = {}
         self._placement: PlacementGroup | None = None
+        self.cancelled: threading.Event | None = None
 
     @property
     def is_single_node(self) -> bool:
@@ -84,6 +87,7 @@ class Gang:
         )
         deadline = time.monotonic() + cluster.place_timeout_s
         while not self._placement.wait(max(0.0, min(PLACE_SLICE_S, deadline - time.monotonic()))):
+            self.refuse_cancelled()
             self._refuse_impossible()
             if time.monotonic() >= deadline:
                 table = placement_group_table().values()
@@ -102,6 +106,11 @@ class Gang:
         reason = why_it_cannot_fit(self.cluster, self.size, alive)
         if reason and not self.cluster.autoscaling:
             raise ResourcesMissing(doing="reserve resources", cause=reason)
+
+    def refuse_cancelled(self) -> None:
+        """Raise if nobody wants the group any more."""
+        if self.cancelled is not None and self.cancelled.is_set():
+            raise GroupStartFailed(doing="start", cause="it was cancelled")
 
     def start(self) -> None:
         """Create one rank actor per slot. Returns before they are up."""

@@ -18,10 +18,7 @@ from typing import Any, cast
 
 from actors.calls import call_all, explain, observe, start_failures, step
 from actors.diagnosis import compare_digests, find_refusal
-from actors.errors import (
-    GroupClosed,
-    GroupError,
-)
+from actors.errors import GroupClosed, GroupError
 from actors.gang import Gang
 from actors.group_spec import GroupSpec, GroupState
 from actors.idle import GroupClock
@@ -61,8 +58,17 @@ class ModelGroup:
         self._lock = threading.RLock()
 
     @classmethod
-    def start(cls, spec: EngineSpec, cluster: GroupSpec, *, generation: int = 1) -> ModelGroup:
+    def start(
+        cls,
+        spec: EngineSpec,
+        cluster: GroupSpec,
+        *,
+        generation: int = 1,
+        cancelled: threading.Event | None = None,
+    ) -> ModelGroup:
         """Reserve, start, join and load; whatever was started is gone again when this raises.
+
+        Setting ``cancelled`` from another thread ends the start within about a second.
 
         Raises:
             ResourcesMissing: The cluster cannot hold the group, now or at all.
@@ -70,6 +76,7 @@ class ModelGroup:
             UserError: Every rank found the same fault in the request.
         """
         group = cls(spec, cluster, generation=generation)
+        group._gang.cancelled = cancelled
         with ExitStack() as undo:
             undo.callback(group._end, GroupState.FAILED)
             for state, stage in (
@@ -185,12 +192,8 @@ class ModelGroup:
     def _start_ranks(self) -> None:
         """Start the processes and number them by where they came up."""
         self._gang.start()
-        facts = call_all(
-            self._gang,
-            "start",
-            lambda rank, _: rank.hello.remote(),
-            limit_s=self.cluster.start_timeout_s,
-        )
+        limit_s = self.cluster.start_timeout_s
+        facts = call_all(self._gang, "start", lambda rank, _: rank.hello.remote(), limit_s=limit_s)
         self._gang.order(cast("list[RankFacts]", facts))
 
     def _join(self) -> None:
@@ -199,13 +202,13 @@ class ModelGroup:
 
         gang, cluster = self._gang, self.cluster
         host = store_address(is_single_node=gang.is_single_node, node_ip=gang.nodes[0])
-        port = call_all(
+        (port,) = call_all(
             gang,
             "bind the store",
             lambda rank, _: rank.host_store.remote(host, cluster.start_timeout_s),
             limit_s=cluster.start_timeout_s,
             first_only=True,
-        )[0]
+        )
 
         def join(rank: Any, number: int) -> Any:  # noqa: ANN401 - Ray's handles are untyped
             assignment = gang.assign(
@@ -217,11 +220,9 @@ class ModelGroup:
 
     def _load(self) -> None:
         """Make the engines."""
+        spec, engine, limit_s = self.spec, self.cluster.engine, self.cluster.load_timeout_s
         infos = call_all(
-            self._gang,
-            "load",
-            lambda rank, _: rank.load.remote(self.spec, self.cluster.engine),
-            limit_s=self.cluster.load_timeout_s,
+            self._gang, "load", lambda rank, _: rank.load.remote(spec, engine), limit_s=limit_s
         )
         self.info = cast("ModelInfo", infos[0])
 
@@ -259,9 +260,7 @@ class ModelGroup:
             step(self._gang, head.watch, head.refs, timeout_s=timeout_s, on_token=head.add_token)
             if not head.watch.is_complete:
                 return
-            answers = [
-                cast("RankAnswer", one.value) for _, one in sorted(head.watch.outcomes.items())
-            ]
+            answers = cast("list[RankAnswer]", head.watch.values())
             compare_digests(head.watch.doing, answers, self._gang.nodes)
         except GroupError as error:
             refusal = find_refusal(

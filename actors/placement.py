@@ -50,6 +50,27 @@ def why_it_cannot_fit(
     return None
 
 
+def how_many_fit(spec: GroupSpec, num_ranks: int, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Groups like this that the cluster could hold at once if it were idle.
+
+    Args:
+        spec: One group.
+        num_ranks: Ranks of one group.
+        nodes: Total resources of each live node.
+    """
+    needs = {"GPU": float(spec.gpus_per_rank), "CPU": spec.cpus_per_rank}
+    slots = [
+        min(
+            (int(round(node.get(kind, 0.0) / each, 6)) for kind, each in needs.items() if each),
+            default=num_ranks,
+        )
+        for node in nodes
+    ]
+    if spec.one_node:
+        return sum(slot // num_ranks for slot in slots)
+    return sum(slots) // num_ranks
+
+
 def why_it_waits(spec: GroupSpec, num_ranks: int, holders: Sequence[str], waited_s: float) -> str:
     """Why a group that would fit did not get its resources in time.
 

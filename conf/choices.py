@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from conf.describe import did_you_mean, settings
 from conf.errors import UserError
-from conf.schema import GROUPS, JobConfig
+from conf.schema import GROUPS, JobConfig, ModelConfig
 
 FOLDER = Path(__file__).parent
 
@@ -41,7 +41,8 @@ def known_settings() -> frozenset[str]:
     """Every dotted setting and group that the command line may name."""
     leaves = {item.path for item in settings(JobConfig)}
     sections = {path.rsplit(".", 1)[0] for path in leaves if "." in path}
-    return frozenset(leaves | sections | set(GROUPS))
+    second = {f"extract_model.{item.path}" for item in settings(ModelConfig)}
+    return frozenset(leaves | second | sections | set(GROUPS))
 
 
 def check(choices: Sequence[Choice], job: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.describe import did_you_mean
 from conf.errors import UserError
-from conf.schema import JOBS, METHODS, JobConfig, ModelConfig, TraitConfig
+from conf.schema import JOBS, METHODS, ClusterConfig, JobConfig, ModelConfig, TraitConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
@@ -91,10 +91,29 @@ def resolve(composed: DictConfig, overrides: Sequence[str] = ()) -> JobRequest:
     )
 
 
+def extraction_request(request: JobRequest) -> JobRequest | None:
+    """The same request to the model in which directions are found, when that is another one.
+
+    Raises:
+        UserError: That model has no weights here.
+    """
+    model = request.config.extract_model
+    if model is None:
+        return None
+    path = _model_path(model, "extract_model")
+    return replace(
+        request,
+        config=replace(request.config, model=model, extract_model=None),
+        model_path=path,
+        model_name=_model_name(model, path),
+    )
+
+
 def _check_groups(config: JobConfig) -> None:
     cluster, model = config.cluster, config.model
-    _one_of("model.dtype", model.dtype, ("float32", "bfloat16"))
-    _one_of("model.weights", model.weights, ("checkpoint", "random"))
+    for place, one in (("model", model), ("extract_model", config.extract_model or model)):
+        _one_of(f"{place}.dtype", one.dtype, ("float32", "bfloat16"))
+        _one_of(f"{place}.weights", one.weights, ("checkpoint", "random"))
     _one_of("cluster.device", cluster.device, ("cpu", "cuda"))
     _one_of("cluster.backend", cluster.backend, ("gloo", "nccl"))
     _one_of("judge.kind", config.judge.kind, ("lexicon", "endpoint", "local_model"))
@@ -102,8 +121,7 @@ def _check_groups(config: JobConfig) -> None:
     _one_of("storage.kind", config.storage.kind, ("local", "s3"))
     if cluster.backend == "nccl" and cluster.device == "cpu":
         raise UserError("cluster.backend=nccl needs GPUs; use cluster.backend=gloo on the CPU.")
-    for name in ("tensor_parallel_size", "max_batch_tokens", "max_batch_requests", "page_size"):
-        _at_least(f"cluster.{name}", getattr(cluster, name), 1)
+    _check_groups_of_ranks(cluster)
     if config.judge.kind == "endpoint" and not config.judge.url:
         raise UserError(
             "judge.url=null: judge=endpoint needs its address; add judge.url=https://..."
@@ -119,6 +137,22 @@ def _check_groups(config: JobConfig) -> None:
                 f"prompts={config.prompts.name} has two prompts {item.id!r}; rename one."
             )
         seen.add(item.id)
+
+
+def _check_groups_of_ranks(cluster: ClusterConfig) -> None:
+    sizes = ("tensor_parallel_size", "groups", "max_batch_tokens", "max_batch_requests")
+    for name in (*sizes, "page_size"):
+        _at_least(f"cluster.{name}", getattr(cluster, name), 1)
+    if cluster.max_groups is not None and cluster.max_groups < cluster.groups:
+        raise UserError(
+            f"cluster.max_groups={cluster.max_groups} is below cluster.groups={cluster.groups}; "
+            "raise it, or leave it out."
+        )
+    if cluster.resident and (cluster.max_groups or cluster.groups) > 1:
+        raise UserError(
+            "cluster.resident=true is one group that is loaded already; leave cluster.groups and "
+            "cluster.max_groups out, or set cluster.resident=false."
+        )
 
 
 def _check_stages(config: JobConfig) -> None:
@@ -152,6 +186,7 @@ def _check_stages(config: JobConfig) -> None:
         "schedule.cpu_workers": schedule.cpu_workers,
         "schedule.max_unwritten": schedule.max_unwritten,
         "schedule.group_attempts": schedule.group_attempts,
+        "schedule.bundles_per_group": schedule.bundles_per_group,
     }
     for name, value in counts.items():
         _at_least(name, value, 1)
@@ -219,13 +254,13 @@ def _coefficients(config: JobConfig) -> tuple[float, ...] | None:
     return tuple(dict.fromkeys(found))
 
 
-def _model_path(model: ModelConfig) -> Path:
+def _model_path(model: ModelConfig, place: str = "model") -> Path:
     if model.path is not None:
         return Path(model.path).expanduser()
     if model.shipped is None:
         raise UserError(
-            f"model={model.name} has no weights here: download {model.source} and add "
-            f"model.path=DIR."
+            f"{place}={model.name} has no weights here: download {model.source} and add "
+            f"{place}.path=DIR."
         )
     return PROJECT / model.shipped
 

@@ -61,6 +61,11 @@ class ClusterConfig:
     """Names the group in the dashboard."""
     tensor_parallel_size: int = 1
     """Ranks that share one copy of the model; must divide its attention heads."""
+    groups: int = 1
+    """Copies of the model, each on ranks of its own, that work on one plan at once."""
+    max_groups: int | None = None
+    """More groups than ``groups``, up to so many, are started while the queue is long
+    (``schedule.bundles_per_group``) and the cluster has room; None: no more than ``groups``."""
     device: str = "cpu"
     """cpu or cuda."""
     backend: str = "gloo"
@@ -223,6 +228,9 @@ class JobConfig:
     """Which job; set by the root config."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Group model."""
+    extract_model: ModelConfig | None = None
+    """Another choice of the group model: directions are found in it and used in ``model``; null
+    finds them in ``model``."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     """Group cluster."""
     storage: StorageConfig = field(default_factory=StorageConfig)

@@ -106,6 +106,10 @@ class ScheduleConfig:
     """Answered tasks that wait to be written; the group pauses above this."""
     group_attempts: int = 2
     """Model groups a bundle may lose before it is split, and a single task before it is skipped."""
+    bundles_per_group: int = 4
+    """More ready bundles than this per group start another one, up to ``cluster.max_groups``."""
+    idle_group_s: float = 60.0
+    """A group beyond ``cluster.groups`` ends after so long without work."""
     judge_attempts: int = 3
     """Tries of one judge task."""
     progress_s: float = 5.0

@@ -6,7 +6,9 @@ bundles, sends them ahead of planned work, and hands back the replies.
 
 from __future__ import annotations
 
-import queue
+import threading
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
@@ -21,10 +23,20 @@ class Asked(NamedTuple):
 
 
 class GroupAsks:
-    """Bundles from threads, in the order they came."""
+    """Bundles from threads, in the order they came.
+
+    Attributes:
+        on_ask: Called in the asking thread when there is a bundle to take; None: nobody listens.
+    """
 
     def __init__(self) -> None:
-        self._waiting: queue.SimpleQueue[Asked] = queue.SimpleQueue()
+        self.on_ask: Callable[[], None] | None = None
+        self._waiting: deque[Asked] = deque()
+        self._lock = threading.Lock()
+        self._ended: BaseException | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def ask(self, bundle: Bundle) -> Reply:
         """Wait for the group's reply; called from any thread but the scheduler's.
@@ -33,21 +45,27 @@ class GroupAsks:
             GroupError: The group refused the bundle, or failed as often as bundles may.
         """
         asked = Asked(bundle, Future())
-        self._waiting.put(asked)
+        with self._lock:
+            if self._ended is not None:
+                raise self._ended
+            self._waiting.append(asked)
+        if self.on_ask is not None:
+            self.on_ask()
         return asked.reply.result()
 
     def take(self) -> Asked | None:
         """The next bundle that nobody has sent yet, or None."""
-        try:
-            return self._waiting.get_nowait()
-        except queue.Empty:
-            return None
+        with self._lock:
+            return self._waiting.popleft() if self._waiting else None
 
     def again(self, asked: Asked) -> None:
         """Put a bundle back whose group failed under it."""
-        self._waiting.put(asked)
+        with self._lock:
+            self._waiting.append(asked)
 
     def cancel(self, error: BaseException) -> None:
-        """Let every thread that still waits go on with an error."""
+        """Let every thread that waits, or will ask, go on with an error."""
+        with self._lock:
+            self._ended = error
         while (asked := self.take()) is not None:
             asked.reply.set_exception(error)

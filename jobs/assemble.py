@@ -28,7 +28,7 @@ from jobs.stages.projecting import Target
 from jobs.stages.summary import SummaryWork
 from jobs.task import NUMERICS, Json, digest, make_task
 from jobs.traits.sides import split_groups
-from jobs.work import Work
+from jobs.work import EXTRACTED, MAIN, Work
 
 STEERED_LAYERS = 3
 """Layers tried when none is asked for, spread over the middle half of the model."""
@@ -56,9 +56,15 @@ class Identity:
         }
 
 
-def assemble(request: JobRequest, identity: Identity) -> list[Work]:
-    """All work of one point, every task after those it waits for."""
-    return _Assembly(request, identity).build()
+def assemble(request: JobRequest, identity: Identity, source: Identity | None = None) -> list[Work]:
+    """All work of one point, every task after those it waits for.
+
+    Args:
+        request: The point.
+        identity: Of the model that is steered and read.
+        source: Of the model that directions are found in; None: the same.
+    """
+    return _Assembly(request, identity, source).build()
 
 
 def check_layers(request: JobRequest, num_layers: int) -> None:
@@ -88,9 +94,11 @@ def middle_layers(num_layers: int) -> tuple[int, ...]:
 class _Assembly:
     """Builds one point's work; each method returns the ids that later stages wait for."""
 
-    def __init__(self, request: JobRequest, identity: Identity) -> None:
+    def __init__(self, request: JobRequest, identity: Identity, source: Identity | None) -> None:
         self.request = request
         self.identity = identity
+        self.source = source or identity
+        self.found_in = MAIN if source is None else EXTRACTED
         self.config = request.config
         self.all_layers = tuple(range(identity.num_layers))
         self.works: dict[str, Work] = {}
@@ -130,8 +138,8 @@ class _Assembly:
             return self.all_layers
         return default if asked is None else asked
 
-    def _add(self, work: Work) -> str:
-        self.works.setdefault(work.task.id, work)
+    def _add(self, work: Work, role: str = MAIN) -> str:
+        self.works.setdefault(work.task.id, replace(work, role=role))
         return work.task.id
 
     def _extract(self, trait: TraitConfig, layers: tuple[int, ...]) -> dict[Target, str]:
@@ -166,34 +174,27 @@ class _Assembly:
                     vetting=vetted,
                     dataset_digest=data,
                 )
-                fits[Target(layer, method)] = self._add(work)
+                fits[Target(layer, method)] = self._add(work, self.found_in)
         return fits
 
     def _respond(self, trait: TraitConfig, held_out: frozenset[int], data: str) -> tuple[str, ...]:
         """Both sides of the trait's scenario pairs."""
-        settings, seed = self.config.extraction, self.config.seed
-        return tuple(
-            self._add(
-                responses.ResponsesWork(
-                    task=make_task(
-                        "responses",
-                        f"responses {trait.name} {polarity}",
-                        {
-                            **self.identity.model,
-                            **responses.question(trait, polarity, settings, seed=seed),
-                        },
-                    ),
-                    trait=trait,
-                    polarity=polarity,
-                    settings=settings,
-                    seed=seed,
-                    held_out=held_out,
-                    dataset_digest=data,
-                    site=cast("Site", settings.site),
-                )
+        settings, seed, answered = self.config.extraction, self.config.seed, []
+        for polarity in responses.POLARITIES:
+            asked = responses.question(trait, polarity, settings, seed=seed)
+            label = f"responses {trait.name} {polarity}"
+            work = responses.ResponsesWork(
+                task=make_task("responses", label, {**self.source.model, **asked}),
+                trait=trait,
+                polarity=polarity,
+                settings=settings,
+                seed=seed,
+                held_out=held_out,
+                dataset_digest=data,
+                site=cast("Site", settings.site),
             )
-            for polarity in responses.POLARITIES
-        )
+            answered.append(self._add(work, self.found_in))
+        return tuple(answered)
 
     def _vet(self, trait: TraitConfig, answered: tuple[str, ...]) -> tuple[str, ...]:
         settings = self.config.extraction
@@ -207,7 +208,8 @@ class _Assembly:
             "version": NUMERICS["judge"],
         }
         task = make_task("vetting", f"vetting {trait.name}", question)
-        return (self._add(VettingWork(task=task, after=answered, trait=trait, settings=settings)),)
+        vetting = VettingWork(task=task, after=answered, trait=trait, settings=settings)
+        return (self._add(vetting, self.found_in),)
 
     def _steer(
         self, trait: TraitConfig, layers: tuple[int, ...], fits: Mapping[Target, str]
@@ -233,8 +235,7 @@ class _Assembly:
                     self.request, self.identity.model, trait, settings, Target(layer, method), fit
                 ):
                     judged.append(self._judge(trait, self._add(work), work.task.label))
-        question: Mapping[str, Json] = {"judgements": judged}
-        task = make_task("summary", f"summary {trait.name}", question)
+        task = make_task("summary", f"summary {trait.name}", {"judgements": judged})
         return self._add(SummaryWork(task=task, after=tuple(judged), trait=trait, site=site))
 
     def _judge(self, trait: TraitConfig, answered: str, label: str) -> str:

@@ -22,6 +22,7 @@ from actors import supervisor
 from actors.group import ModelGroup
 from actors.group_spec import GroupSpec
 from actors.metrics import METER
+from actors.placement import how_many_fit
 from actors.request import EngineSpec
 from actors.residence import ResidenceSpec
 from actors.resident import ResidentGroup
@@ -199,8 +200,19 @@ def _terminable(lost: threading.Event) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def room(group: GroupSpec, num_ranks: int) -> int:
+    """Groups like this that the cluster could hold at once if it were idle."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return how_many_fit(group, num_ranks, [one["Resources"] for one in nodes if one["Alive"]])
+
+
 def start_group(
-    spec: EngineSpec, group: GroupSpec, generation: int, *, resident: ResidentUse | None = None
+    spec: EngineSpec,
+    group: GroupSpec,
+    generation: int,
+    *,
+    resident: ResidentUse | None = None,
+    cancelled: threading.Event | None = None,
 ) -> ModelGroup | ResidentGroup:
     """The n-th model group of a run, or the one that stays loaded on the cluster."""
     if resident is not None:
@@ -210,4 +222,4 @@ def start_group(
         return supervisor.ensure(
             spec, group, limits, priority=resident.priority, label=resident.label
         )
-    return ModelGroup.start(spec, group, generation=generation)
+    return ModelGroup.start(spec, group, generation=generation, cancelled=cancelled)

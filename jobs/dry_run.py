@@ -17,8 +17,9 @@ from jobs.estimate import (
     judge_dollars,
     judge_seconds,
 )
+from jobs.execution import Batch, load_encoder
 from jobs.report.console import Console, duration
-from jobs.runner import Batch, load_encoder, make_batches
+from jobs.runner import make_batches
 from storage.layout import COMMITS
 
 

@@ -94,7 +94,7 @@ def compose(job: str, arguments: list[str], console: Console) -> list[JobRequest
         return None
     register()
     launcher.register()
-    overrides = [readable(text) for text in flags.overrides]
+    overrides = [placed(readable(text)) for text in flags.overrides]
     check(_choices(job, overrides, sweep=flags.multirun), job)
     collected: list[tuple[DictConfig, list[str]]] = []
     launcher.deliver_to(lambda config, typed: collected.append((config, typed)))
@@ -145,6 +145,11 @@ def readable(text: str) -> str:
         escaped = value.replace("\\", "\\\\").replace("'", "\\'")
         return f"{key}='{escaped}'"
     return text
+
+
+def placed(text: str) -> str:
+    """``extract_model=NAME`` in Hydra's words: another choice of the group model, in that place."""
+    return f"model@{text}" if text.startswith("extract_model=") else text
 
 
 def _choices(job: str, overrides: list[str], *, sweep: bool) -> list[Choice]:

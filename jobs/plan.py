@@ -25,6 +25,11 @@ class PlannedBundle:
         return tuple(work.task.id for work in self.works)
 
     @property
+    def role(self) -> str:
+        """Which of the run's models answers it."""
+        return self.works[0].role
+
+    @property
     def num_requests(self) -> int:
         """Sequences in the bundle."""
         return sum(work.num_requests for work in self.works)
@@ -60,16 +65,14 @@ class Plan:
         self.points.append(needed)
 
     def form_bundles(self, max_requests: int) -> None:
-        """Pack group work of one kind, in the plan's order, into bundles of at most so many."""
+        """Pack group work of one kind and model, in the plan's order, into bundles of so many."""
         self.bundles = []
-        kinds = dict.fromkeys(w.task.kind for w in self.works.values() if isinstance(w, GroupWork))
-        for kind in kinds:
-            of_kind = [
-                work
-                for work in self.works.values()
-                if isinstance(work, GroupWork) and work.task.kind == kind
-            ]
-            for works in _packed(of_kind, max_requests):
+        alike: dict[tuple[str, str], list[GroupWork]] = {}
+        for work in self.works.values():
+            if isinstance(work, GroupWork):
+                alike.setdefault((work.role, work.task.kind), []).append(work)
+        for (_, kind), some in alike.items():
+            for works in _packed(some, max_requests):
                 self.bundles.append(PlannedBundle(f"{kind}-b{len(self.bundles):04d}", works))
 
     def unfinished(self, done: Collection[str]) -> list[Work]:
@@ -79,14 +82,6 @@ class Plan:
     def cpu_works(self) -> list[CpuWork]:
         """Work for the driver's CPUs, in order."""
         return [work for work in self.works.values() if isinstance(work, CpuWork)]
-
-    def dependents(self, task_id: str) -> list[str]:
-        """Tasks that cannot run when this one fails, directly or through others."""
-        lost = {task_id}
-        for task, work in self.works.items():
-            if lost & set(work.after):
-                lost.add(task)
-        return [task for task in self.works if task in lost and task != task_id]
 
 
 def _packed(works: Sequence[GroupWork], max_requests: int) -> Iterable[tuple[GroupWork, ...]]:

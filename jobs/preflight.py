@@ -9,9 +9,10 @@ from actors.group_spec import Backend, GroupSpec
 from actors.model.family import ModelFacts, check_model, read_model_digest
 from actors.request import EngineSpec
 from conf.errors import UserError
-from conf.resolve import JobRequest
+from conf.resolve import JobRequest, extraction_request
 from jobs.assemble import Identity, check_layers
 from jobs.prompting import tokenizer_digest
+from jobs.work import EXTRACTED, MAIN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,32 @@ def read_model(request: JobRequest) -> Model:
                 f"{longest} tokens; use fewer."
             )
     return Model(spec=spec, facts=facts, digest=read_model_digest(spec))
+
+
+def read_models(request: JobRequest) -> dict[str, Model]:
+    """The models of a point by role; one, unless directions come from another model.
+
+    Raises:
+        UserError: A model does not fit the request, or the two do not fit each other.
+    """
+    models = {MAIN: read_model(request)}
+    source = extraction_request(request)
+    if source is None:
+        return models
+    other = read_model(source)
+    for name, theirs, ours in (
+        ("hidden_size", other.facts.hidden_size, models[MAIN].facts.hidden_size),
+        ("num_layers", other.facts.num_layers, models[MAIN].facts.num_layers),
+    ):
+        if theirs != ours:
+            raise UserError(
+                f"extract_model={source.model_name} has {name} {theirs} and "
+                f"model={request.model_name} has {ours}: a direction of one means nothing in the "
+                "other; use two checkpoints of the same shape."
+            )
+    if other.digest != models[MAIN].digest or other.spec != models[MAIN].spec:
+        models[EXTRACTED] = other
+    return models
 
 
 def identity(request: JobRequest, model: Model, judge: str) -> Identity:

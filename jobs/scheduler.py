@@ -1,20 +1,20 @@
-"""Keep the model group busy until the plan is done.
+"""Keep every model group busy until the plan is done.
 
 A task is in exactly one state, and this module alone changes it. It becomes DONE only after its
-results are committed, so a crash repeats work and never loses it. While the group answers one
-bundle, the bundle before it is written and judged in threads; the group pauses when too many
-answered tasks are unwritten.
+results are committed, so a crash repeats work and never loses it. While the groups answer bundles,
+the bundles before are written and judged in threads; sending pauses when too many answered tasks
+are unwritten. Nothing here looks through the whole plan twice, however long it is.
 """
 
 from __future__ import annotations
 
 import concurrent.futures as futures
-import enum
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 from actors.errors import GroupClosed, GroupError, RequestRefused
@@ -22,26 +22,21 @@ from actors.request import Bundle, Request, Result
 from conf.stages import ScheduleConfig
 from jobs.asks import Asked, GroupAsks
 from jobs.attempts import AttemptLog
+from jobs.bundle_queue import BundleQueue
 from jobs.failure import Decision, decide
-from jobs.lane import ClusterFailed, Flight, GroupLane
+from jobs.fleet import Fleet
+from jobs.flight import Flight
+from jobs.lane import ClusterFailed
 from jobs.plan import Plan, PlannedBundle
-from jobs.work import Context, GroupWork, Tables, Vectors, Work, check_results
+from jobs.states import OPEN, State, TaskStates
+from jobs.work import MAIN, Context, CpuWork, GroupWork, Tables, Vectors, Work, check_results
 
 logger = logging.getLogger(__name__)
 
-
-class State(enum.Enum):
-    """Where a task is."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    BLOCKED = "blocked"
-    """A task that it waits for failed."""
-
-
-OPEN = (State.PENDING, State.RUNNING)
+TELL_EVERY_S = 0.5
+"""Counts of tasks are told at most so often."""
+WAIT_S = 1.0
+"""Longest wait for anything to happen, so that signals are seen."""
 
 
 class Progress(Protocol):
@@ -53,77 +48,74 @@ class Progress(Protocol):
 
 @dataclass
 class Scheduler:
-    """Runs one plan on one model group at a time."""
+    """Runs one plan on the groups of one fleet."""
 
     plan: Plan
-    context: Context
-    lane: GroupLane
+    contexts: Mapping[str, Context]
+    """For each model of the run, by its role."""
+    fleet: Fleet
     settings: ScheduleConfig
     attempts: AttemptLog
     progress: Progress
     asks: GroupAsks = field(default_factory=GroupAsks)
     """What judges in threads want of the group."""
     on_counts: Callable[[Mapping[str, int]], None] | None = None
-    """Told how many tasks are in each state, whenever that changes."""
-    _counts: Mapping[str, int] = field(default_factory=dict)
+    """Told how many tasks are in each state, now and then when that changed, and at the end."""
     states: dict[str, State] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     """Task id -> sentence, for those that failed."""
     num_tokens: int = 0
     computing_s: float = 0.0
-    """Seconds in which the ranks computed, as rank 0 measured them."""
+    """Seconds in which the ranks computed, as the first rank of each group measured them."""
 
     def run(self, done: Collection[str]) -> None:
         """Run everything that is not done yet.
 
         Raises:
             ClusterFailed: The run stopped early; what is committed stays.
-            UserError: The group found, while it started, that the request cannot be met.
+            UserError: A group found, while it started, that the request cannot be met.
         """
-        self.states = {
-            task: State.DONE if task in done else State.PENDING for task in self.plan.works
-        }
-        self._queue = deque(
-            bundle
-            for bundle in self.plan.bundles
-            if any(self.states[task] is State.PENDING for task in bundle.task_ids)
-        )
+        self._tasks = TaskStates(self.plan.works, done)
+        self.states = self._tasks.by_task
+        self._queue = BundleQueue(self.plan.bundles, self._tasks)
+        self._cpu_ready = deque(self._tasks.ready(work.task.id for work in self.plan.cpu_works()))
         self._failures: dict[str, int] = {}
         self._writing: dict[futures.Future[None], tuple[Work, float]] = {}
-        self._waiting = [w for w in self.plan.cpu_works() if w.task.id not in done]
+        self._finished: deque[futures.Future[None]] = deque()
+        self._num_unwritten = 0
+        self._told: Mapping[str, int] = {}
+        self._told_s = 0.0
         workers = self.settings.cpu_workers
         self._compute = futures.ThreadPoolExecutor(workers, "compute")
         self._judge = futures.ThreadPoolExecutor(max(workers, 4), "judge")
+        self.asks.on_ask = lambda: self.fleet.events.put(None)
         try:
-            while any(state in OPEN for state in self.states.values()):
+            while self._tasks.num_open:
                 self._start_cpu_work()
-                self._answer_asks()
-                self._send_bundles()
-                if not self.lane.flights and not self._writing:
-                    raise RuntimeError("tasks are pending and nothing can run them")  # a cycle
+                self._supply()
                 self._collect()
                 self._tell()
+            self._tell(is_last=True)
         finally:
-            self.lane.close()
-            self.asks.cancel(GroupClosed(doing="judge", cause="the run ended"))
-            for pool in (self._compute, self._judge):
-                pool.shutdown(wait=True, cancel_futures=True)
+            self._end()
 
-    def _is_ready(self, work: Work) -> bool:
-        return all(self.states[task] is State.DONE for task in work.after)
+    def _end(self) -> None:
+        """Let go of the groups and of every thread."""
+        ended = GroupClosed(doing="judge", cause="the run ended")
+        self.asks.cancel(ended)
+        for load in self.fleet.close():
+            if isinstance(load, Asked):
+                load.reply.set_exception(ended)
+        for pool in (self._compute, self._judge):
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _start_cpu_work(self) -> None:
-        later = []
-        for work in self._waiting:
-            if self.states[work.task.id] is not State.PENDING:
-                continue
-            if not self._is_ready(work):
-                later.append(work)
-                continue
-            self.states[work.task.id] = State.RUNNING
-            pool = self._judge if work.lane == "judge" else self._compute
-            self._write(pool, work, work.compute, self.context)
-        self._waiting = later
+        while self._cpu_ready:
+            work = self.plan.works[self._cpu_ready.popleft()]
+            if isinstance(work, CpuWork) and self._tasks[work.task.id] is State.PENDING:
+                self._tasks.set(work.task.id, State.RUNNING)
+                pool = self._judge if work.lane == "judge" else self._compute
+                self._write(pool, work, work.compute, self.contexts[work.role])
 
     def _write(
         self,
@@ -135,58 +127,62 @@ class Scheduler:
         """Make a task's tables and commit them, in a thread."""
 
         def job() -> None:
-            self.context.commit(work.task, make(*arguments))
+            self.contexts[work.role].commit(work.task, make(*arguments))
 
-        self._writing[pool.submit(job)] = (work, time.time())
+        def wake(future: futures.Future[None]) -> None:
+            self._finished.append(future)
+            self.fleet.events.put(None)
 
-    def _answer_asks(self) -> None:
-        """Bundles of judges go first: planned work may wait for their scores."""
-        while self.lane.has_room and (asked := self.asks.take()) is not None:
-            self.lane.send(asked.bundle, asked)
+        self._num_unwritten += isinstance(work, GroupWork)
+        future = pool.submit(job)
+        self._writing[future] = (work, time.time())
+        future.add_done_callback(wake)
 
-    def _send_bundles(self) -> None:
-        """Keep the group supplied, in the plan's order, as far as inputs and writing allow."""
-        waiting: deque[PlannedBundle] = deque()
-        while self._queue and self.lane.has_room:
-            unwritten = sum(isinstance(work, GroupWork) for work, _ in self._writing.values())
-            if unwritten >= self.settings.max_unwritten:
+    def _supply(self) -> None:
+        """Keep the groups supplied: judges first, for planned work may wait for their scores."""
+        num_asked = len(self.asks)
+        waiting = {role: self._queue.num_ready(role) for role in self._queue.roles}
+        if num_asked:
+            waiting[MAIN] = waiting.get(MAIN, 0) + num_asked
+        self.fleet.adjust(waiting)
+        while num_asked and (lane := self.fleet.lane_for(MAIN, num_asked)) is not None:
+            asked = self.asks.take()
+            if asked is None:
                 break
-            bundle = self._queue.popleft()
-            alive = tuple(w for w in bundle.works if self.states[w.task.id] is not State.BLOCKED)
-            if not any(self.states[work.task.id] in OPEN for work in alive):
-                continue
-            bundle = PlannedBundle(bundle.id, alive)
-            if all(self._is_ready(work) for work in alive):
-                self._send(bundle)
-            else:
-                waiting.append(bundle)
-        self._queue.extendleft(reversed(waiting))
+            self.fleet.send(lane, asked.bundle, asked)
+        for role in self._queue.roles:
+            while self._num_unwritten < self.settings.max_unwritten:
+                lane = self.fleet.lane_for(role, self._queue.num_ready(role))
+                bundle = None if lane is None else self._queue.pop(role)
+                if lane is None or bundle is None:
+                    break
+                self.fleet.send(lane, self._made(bundle), bundle)
+        if not (self.fleet.num_flying or self._writing or any(waiting.values())):
+            raise RuntimeError("tasks are pending and nothing can run them")  # a cycle
 
-    def _send(self, bundle: PlannedBundle) -> None:
+    def _made(self, bundle: PlannedBundle) -> Bundle:
+        """What the group is asked; the tasks are RUNNING from now on."""
         requests: list[Request] = []
         vectors: Vectors = {}
         for work in bundle.works:
-            asked = work.ask(self.context)
+            asked = work.ask(self.contexts[work.role])
             requests.extend(asked.requests)
             vectors.update(asked.vectors)
-        self.lane.send(Bundle(id=bundle.id, requests=tuple(requests), vectors=vectors), load=bundle)
-        for work in bundle.works:
-            if self.states[work.task.id] is State.PENDING:
-                self.states[work.task.id] = State.RUNNING
+            if self._tasks[work.task.id] is State.PENDING:
+                self._tasks.set(work.task.id, State.RUNNING)
+        return Bundle(id=bundle.id, requests=tuple(requests), vectors=vectors)
 
     def _collect(self) -> None:
-        """Wait for the first of: an answer of the group, a finished thread."""
-        if self.lane.flights:
-            for flight in self.lane.collect(is_busy=bool(self._writing)):
-                if isinstance(flight.load, PlannedBundle):
-                    self._take(flight.load, flight)
-                elif isinstance(flight.load, Asked):
-                    self._return(flight.load, flight)
-        else:
-            # A judge's thread may be waiting for the group, so do not wait long for threads.
-            futures.wait(self._writing, timeout=0.05, return_when=futures.FIRST_COMPLETED)
-        for future in [one for one in self._writing if one.done()]:
+        """Wait for the first of: an answer, a finished thread, a judge's question, a group."""
+        for flight in self.fleet.wait(WAIT_S):
+            if isinstance(flight.load, PlannedBundle):
+                self._take(flight.load, flight)
+            elif isinstance(flight.load, Asked):
+                self._return(flight.load, flight)
+        while self._finished:
+            future = self._finished.popleft()
             work, began = self._writing.pop(future)
+            self._num_unwritten -= isinstance(work, GroupWork)
             self._settle(future, work, began)
 
     def _return(self, asked: Asked, flight: Flight) -> None:
@@ -195,8 +191,6 @@ class Scheduler:
         if error is None:
             asked.reply.set_result(flight.answer.reply())
             return
-        if not isinstance(error, RequestRefused):
-            self.lane.close()
         failures = self._failures.get(asked.bundle.id, 0) + int(flight.answer.blamed)
         self._failures[asked.bundle.id] = failures
         if isinstance(error, RequestRefused) or failures >= self.settings.group_attempts:
@@ -218,19 +212,19 @@ class Scheduler:
         for work in bundle.works:
             mine = results[start : start + work.num_requests]
             start += work.num_requests
-            if self.states[work.task.id] is State.RUNNING:
+            if self._tasks[work.task.id] is State.RUNNING:
                 self._write(self._compute, work, self._checked, work, mine)
 
     def _checked(self, work: GroupWork, results: list[Result]) -> Tables:
         check_results(work.task, results)
-        return work.answer(self.context, results)
+        return work.answer(self.contexts[work.role], results)
 
     def _settle(self, future: futures.Future[None], work: Work, began: float) -> None:
         """A thread ended: the task is done, tried again, or failed."""
         task, error = work.task, future.exception()
         attempt = self._failures.get(task.id, 0) + 1
         if error is None:
-            self.states[task.id] = State.DONE
+            self._advance(self._tasks.finish(task.id))
             self.attempts.add(task.id, attempt, "done", None, began)
             return
         self._failures[task.id] = attempt
@@ -240,54 +234,59 @@ class Scheduler:
             raise ClusterFailed(f"{task.label}: {error}") from error
         if decision is not Decision.RETRY:
             self._give_up(work, error)
-        elif isinstance(work, GroupWork):
-            self.states[task.id] = State.PENDING
-            self._queue.append(PlannedBundle(f"{task.id}-again", (work,)))
+            return
+        self._tasks.set(task.id, State.PENDING)
+        if isinstance(work, GroupWork):
+            self._queue.push(PlannedBundle(f"{task.id}-again", (work,)))
         else:
-            self.states[task.id] = State.PENDING
-            self._waiting += [one for one in self.plan.cpu_works() if one.task.id == task.id]
+            self._cpu_ready.append(task.id)
+
+    def _advance(self, tasks: list[str]) -> None:
+        """Tasks that became ready, or were lost, are passed on to those that hold them."""
+        self._queue.note(tasks)
+        self._cpu_ready += [one for one in tasks if isinstance(self.plan.works[one], CpuWork)]
 
     def _give_up(self, work: Work, error: BaseException) -> None:
         """Fail a task and block what waits for it."""
-        self.states[work.task.id] = State.FAILED
         self.errors[work.task.id] = f"{work.task.label}: {error}"
         logger.error("task %s failed: %s", work.task.label, error, exc_info=error)
-        for task in self.plan.dependents(work.task.id):
-            if self.states[task] is State.PENDING:
-                self.states[task] = State.BLOCKED
+        self._advance(self._tasks.fail(work.task.id))
 
     def _fail_bundle(self, bundle: PlannedBundle, flight: Flight, error: GroupError) -> None:
         """A group failed, or refused a bundle; those that only waited behind it go again."""
         blamed = flight.answer.blamed
         attempt = self._failures[bundle.id] = self._failures.get(bundle.id, 0) + int(blamed)
-        if not isinstance(error, RequestRefused):
-            self.lane.close()
         decision = Decision.RETRY
         if blamed:
             limit, size = self.settings.group_attempts, len(bundle.works)
             decision = decide(error, attempt=attempt, num_tasks=size, max_attempts=limit)
-        name = self.lane.group_name
-        self.attempts.add(bundle.id, attempt, decision.value, error, flight.began, name)
+        self.attempts.add(
+            bundle.id, attempt, decision.value, error, flight.began, flight.group_name
+        )
         logger.warning("bundle %s: %s; decision: %s", bundle.id, error, decision.value)
         if decision is Decision.STOP:
             raise ClusterFailed(str(error)) from error
         for work in bundle.works:
-            if self.states[work.task.id] is State.RUNNING:
-                self.states[work.task.id] = State.PENDING
+            if self._tasks[work.task.id] is State.RUNNING:
+                self._tasks.set(work.task.id, State.PENDING)
         if decision is Decision.SKIP:
             self._give_up(bundle.works[0], error)
             return
         again = bundle.halves() if decision is Decision.SPLIT else (bundle,)
         for part in again:
             self._failures[part.id] = attempt
-        self._queue.extendleft(reversed(again))
+            if any(self._tasks[task] in OPEN for task in part.task_ids):
+                self._queue.push(part, place_of=bundle.id)
 
-    def _tell(self) -> None:
-        counts = Counter(state.value for state in self.states.values())
-        if self.on_counts is not None and counts != self._counts:
-            self._counts = counts
-            self.on_counts(counts)
-        done = counts[State.DONE.value]
-        doing = [f.load.id for f in self.lane.flights if isinstance(f.load, PlannedBundle)]
-        doing += [work.task.label for work, _ in self._writing.values()]
+    def _tell(self, *, is_last: bool = False) -> None:
+        now_s = time.monotonic()
+        if is_last or now_s - self._told_s >= TELL_EVERY_S:
+            counts = self._tasks.counts
+            if self.on_counts is not None and counts != self._told:
+                self.on_counts(counts)
+            self._told, self._told_s = counts, now_s
+        flying = (load.id for load in self.fleet.loads if isinstance(load, PlannedBundle))
+        labels = (work.task.label for work, _ in self._writing.values())
+        doing = [*islice(flying, 2), *islice(labels, 2)]
+        done = self._tasks.count(State.DONE)
         self.progress.update(done=done, doing=", ".join(doing[:2]), tokens=self.num_tokens)

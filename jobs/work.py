@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -20,11 +19,9 @@ from numpy.typing import NDArray
 from actors.model.family import ModelFacts
 from actors.request import Request, Result
 from jobs.failure import TaskFailed
+from jobs.finished import Finished
 from jobs.rows import CapturedRows, from_table, stage
 from jobs.task import Json, Task
-from storage.parquet import read_table
-from storage.records import Commit
-from storage.schema import PARTITION_COLUMNS, schema_of
 
 if TYPE_CHECKING:
     from actors.judges.query import Judge
@@ -35,6 +32,8 @@ Tables: TypeAlias = dict[str, pa.Table]
 """Table name -> rows, as ``storage.schema`` declares them."""
 LARGE = ("activations",)
 """Tables with a flat file of their own, read back layer by layer and never kept in memory."""
+MAIN, EXTRACTED = "model", "extract_model"
+"""The model of a run, and the one whose directions it uses when that is another."""
 Vectors: TypeAlias = dict[str, NDArray[np.float32]]
 
 
@@ -57,10 +56,8 @@ class Context:
     judge: Judge
     provenance: Mapping[str, Json]
     """Versions and digests that every commit carries."""
-    commits: dict[str, Commit]
-    """Of finished tasks, by id; grows as the run goes on."""
-    _fresh: dict[tuple[str, str], pa.Table] = field(default_factory=dict)
-    _lock: Lock = field(default_factory=Lock)
+    finished: Finished
+    """What tasks committed, in this run and before; all models of a run share it."""
 
     def commit(self, task: Task, tables: Tables) -> None:
         """Make a task done, and keep its small tables at hand for the next stage."""
@@ -80,41 +77,16 @@ class Context:
         made = self.run.commit(
             task.id, small, model=self.model_name, provenance=provenance, staged=staged
         )
-        with self._lock:
-            self.commits[task.id] = made
-            for name, table in small.items():
-                self._fresh[task.id, name] = table
+        self.finished.add(task.id, made, small)
 
     def rows(self, table: str, task_ids: Sequence[str]) -> pa.Table:
         """Rows of one table that these tasks committed, in the order of the tasks."""
-        parts = [self._rows_of(table, task) for task in task_ids]
-        names = [name for name in schema_of(table).names if name not in PARTITION_COLUMNS]
-        return pa.concat_tables([part.select(names) for part in parts])
-
-    def _rows_of(self, table: str, task_id: str) -> pa.Table:
-        with self._lock:
-            known = self._fresh.get((task_id, table))
-            files = self.commits[task_id].files
-        if known is not None:
-            return known
-        parts = [read_table(self.run.fetch(f), table) for f in files if f.table == table]
-        if not parts:
-            return schema_of(table).empty_table()
-        found = pa.concat_tables(parts)
-        with self._lock:
-            self._fresh[task_id, table] = found
-        return found
+        return self.finished.rows(table, task_ids)
 
     def activations(self, task_ids: Sequence[str], *, layer: int, site: str) -> CapturedRows:
         """Captured rows of one layer and site, in the order of the tasks."""
-        with self._lock:
-            files = [file for task in task_ids for file in self.commits[task].files]
         wanted = [("layer", "=", layer), ("site", "=", site)]
-        parts = [
-            read_table(self.run.fetch(file), file.table, filters=wanted)
-            for file in files
-            if file.table == "activations"
-        ]
+        parts = self.finished.read("activations", task_ids, wanted)
         return from_table(pa.concat_tables(parts), layer=layer, site=site)
 
 
@@ -125,6 +97,8 @@ class Work(ABC):
     task: Task
     after: tuple[str, ...] = ()
     """Ids of tasks whose tables this one reads."""
+    role: str = field(default=MAIN, kw_only=True)
+    """Which of the run's models it belongs to."""
 
 
 @dataclass(frozen=True)

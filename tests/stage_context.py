@@ -8,6 +8,7 @@ from actors.judges.lexicon import LexiconJudge
 from actors.model.family import read_model_facts
 from actors.request import Bundle
 from conf.schema import PairConfig, TraitConfig
+from jobs.finished import Finished
 from jobs.prompting import Encoder
 from jobs.task import Task
 from jobs.work import Context
@@ -17,15 +18,16 @@ from tests.standin import TRAIT, answer, make_model_folder
 
 def open_context(folder: Path) -> Context:
     model = make_model_folder(folder / "standin")
+    run = Run.open(folder / "run")
     return Context(
-        run=Run.open(folder / "run"),
+        run=run,
         model_name="standin",
         model_digest="d" * 64,
         facts=read_model_facts(str(model)),
         encoder=Encoder.load(model),
         judge=LexiconJudge(),
         provenance={"model": "standin"},
-        commits={},
+        finished=Finished(run),
     )
 
 

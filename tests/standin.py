@@ -91,6 +91,10 @@ class StandInGroup:
     def wait(self, pendings, timeout_s=None):
         return list(pendings)
 
+    def check(self) -> None:
+        if self.dead is not None:
+            raise self.dead
+
     def close(self) -> None:
         self.closed = True
 

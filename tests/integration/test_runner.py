@@ -50,7 +50,7 @@ class Cluster:
         self.sent: list[str] = []
         self.fail = None
 
-    def start_group(self, spec, group, number, *, resident=False):
+    def start_group(self, spec, group, number, *, resident=None, cancelled=None):
         self.starts.append(number)
         return StandInGroup(self.sent, fail=self.fail)
 

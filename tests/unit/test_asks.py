@@ -64,7 +64,7 @@ def test_a_bundle_is_taken_once_and_again_only_when_put_back():
 def test_when_the_run_ends_every_waiting_thread_goes_on_with_the_reason():
     asks = GroupAsks()
     threads = [asking(asks, f"judge-{i}") for i in range(3)]
-    while asks._waiting.qsize() < 3:
+    while len(asks) < 3:
         threading.Event().wait(0.001)
     asks.cancel(GroupClosed(doing="judge", cause="the run ended"))
 

@@ -61,6 +61,11 @@ class ScriptedGang:
         self.watched = []
         self.answers = {one.rank: one for one in statuses}
         self.num_asked = 0
+        self.cancelled_after = None
+
+    def refuse_cancelled(self):
+        if self.cancelled_after is not None and len(self.watched) >= self.cancelled_after:
+            raise GroupStartFailed(doing="start", cause="it was cancelled")
 
     def look(self, refs, *, timeout_s):
         self.watched.append(sorted(refs.values()))
@@ -269,3 +274,11 @@ def test_a_start_that_already_has_its_reason_keeps_it():
 def test_other_errors_are_ours_and_pass():
     with pytest.raises(ZeroDivisionError), start_failures():
         _ = 1 / 0
+
+
+def test_a_cancelled_start_ends_at_the_next_look():
+    gang = ScriptedGang()
+    gang.cancelled_after = 2
+    with pytest.raises(GroupStartFailed, match="cancelled"):
+        call_all(gang, "load", lambda rank, _: rank, limit_s=3600)
+    assert len(gang.watched) <= 3

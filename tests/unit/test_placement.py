@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from actors.group_spec import GroupSpec, GroupState
-from actors.placement import bundles, way_out, why_it_cannot_fit, why_it_waits
+from actors.placement import bundles, how_many_fit, way_out, why_it_cannot_fit, why_it_waits
 
 GPU = GroupSpec(gpus_per_rank=1, cpus_per_rank=4)
 CPU = GroupSpec(cpus_per_rank=0.5)
@@ -63,6 +67,22 @@ def test_a_group_that_waited_in_vain_hears_who_holds_the_gpus():
     )
     assert "in use by other work" in why_it_waits(CPU, 2, [], 60)
     assert why_it_waits(CPU, 2, [], 60).startswith("1 CPUs for 2 ranks")
+
+
+@pytest.mark.parametrize(
+    ("spec", "num_ranks", "nodes", "count"),
+    [
+        (GPU, 8, [{"CPU": 64.0, "GPU": 8.0}] * 3, 3),
+        (GPU, 4, [{"CPU": 64.0, "GPU": 8.0}, {"CPU": 64.0, "GPU": 6.0}], 3),
+        (GPU, 8, [{"CPU": 64.0, "GPU": 4.0}] * 2, 0),
+        (replace(GPU, one_node=False), 8, [{"CPU": 64.0, "GPU": 4.0}] * 3, 1),
+        (GPU, 4, [{"CPU": 4.0, "GPU": 8.0}], 0),
+        (GroupSpec(cpus_per_rank=0.1), 3, [{"CPU": 0.9}], 3),
+        (GPU, 4, [], 0),
+    ],
+)
+def test_groups_that_fit_at_once_are_counted_node_by_node(spec, num_ranks, nodes, count):
+    assert how_many_fit(spec, num_ranks, nodes) == count
 
 
 def test_the_way_out_depends_on_what_is_short():

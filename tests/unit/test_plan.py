@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -167,17 +167,16 @@ def test_halving_ends_at_single_tasks() -> None:
     assert labels(bundle) == ["a"]
 
 
-def test_dependents_are_found_through_others() -> None:
-    root = group_work("responses")
-    fit = cpu_work("fit", after=[root.task.id])
-    steer = group_work("steer", kind="steering", after=[fit.task.id])
-    other = group_work("other")
-    plan = planned(root, fit, steer, other)
+def test_work_for_different_models_never_shares_a_bundle() -> None:
+    ours = replace(group_work("ours"), role="model")
+    theirs = replace(group_work("theirs"), role="extract_model")
+    plan = planned(theirs, ours, replace(group_work("theirs again"), role="extract_model"))
+    plan.form_bundles(8)
 
-    assert plan.dependents(root.task.id) == [fit.task.id, steer.task.id]
-    assert plan.dependents(fit.task.id) == [steer.task.id]
-    assert plan.dependents(steer.task.id) == []
-    assert plan.dependents(other.task.id) == []
+    assert [(bundle.role, labels(bundle)) for bundle in plan.bundles] == [
+        ("extract_model", ["theirs", "theirs again"]),
+        ("model", ["ours"]),
+    ]
 
 
 def test_unfinished_work_comes_in_the_plans_order() -> None:

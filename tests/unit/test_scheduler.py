@@ -15,11 +15,13 @@ from conf.stages import ScheduleConfig
 from jobs.asks import GroupAsks
 from jobs.attempts import AttemptLog
 from jobs.failure import TaskFailed
-from jobs.lane import ClusterFailed, GroupLane
+from jobs.autoscale import ScaleLimits
+from jobs.fleet import Fleet
+from jobs.lane import ClusterFailed
 from jobs.plan import Plan
 from jobs.scheduler import Scheduler, State
 from jobs.task import Task
-from jobs.work import Ask, CpuWork, GroupWork
+from jobs.work import MAIN, Ask, CpuWork, GroupWork
 
 
 def task(name: str, kind: str = "ask") -> Task:
@@ -85,6 +87,9 @@ class Group:
     def wait(self, pendings, timeout_s=None):
         return pendings
 
+    def check(self):
+        pass
+
     def close(self):
         self.closed = True
 
@@ -113,7 +118,9 @@ def died(bundle_id: str = "") -> RankDied:
 
 
 class Harness:
-    def __init__(self, works, *, fail=lambda bundle: None, start=None, done=(), max_requests=4):
+    def __init__(
+        self, works, *, fail=lambda bundle: None, start=None, done=(), max_requests=4, groups=1
+    ):
         self.plan = Plan()
         self.plan.add(works)
         self.plan.form_bundles(max_requests)
@@ -123,16 +130,16 @@ class Harness:
         self.attempts = AttemptLog("test")
         self.asks = GroupAsks()
 
-        def begin(number: int) -> Group:
+        def begin(seat) -> Group:
             if start is not None:
-                start(number)
-            self.groups.append(Group(number, self.sent, fail))
+                start(seat.number)
+            self.groups.append(Group(seat.number, self.sent, fail))
             return self.groups[-1]
 
         self.scheduler = Scheduler(
             plan=self.plan,
-            context=self.ledger,
-            lane=GroupLane(start_group=begin, attempts=self.attempts),
+            contexts={MAIN: self.ledger},
+            fleet=Fleet(begin, self.attempts, ScaleLimits(least=groups, most=groups)),
             settings=ScheduleConfig(),
             attempts=self.attempts,
             progress=Silent(),

@@ -356,7 +356,7 @@ def test_capture_keeps_one_row_for_each_token_and_layer(context):
 
 def test_captured_rows_lie_in_a_flat_file_with_an_index(context):
     run_group_work(capture(), context)
-    files = {file.table: file for file in context.commits["capture-1"].files}
+    files = {file.table: file for file in context.finished.commits["capture-1"].files}
     assert files["activations"].index
     assert not files["responses"].index
     assert context.run.verify().is_whole

@@ -56,7 +56,7 @@ def test_rows_come_in_the_order_of_the_tasks_asked_for(context):
 def test_rows_read_back_equal_rows_at_hand(context, tmp_path):
     context.commit(task("vetting-a", "vetting"), verdicts("a", 3))
     fresh = context.rows("vetting", ["vetting-a"])
-    context._fresh.clear()
+    context.finished.forget()
     assert context.rows("vetting", ["vetting-a"]).to_pylist() == fresh.to_pylist()
 
 
@@ -97,7 +97,7 @@ def test_commits_from_many_threads_all_count(context):
 def test_the_first_commit_of_a_task_counts(context):
     context.commit(task("vetting-a", "vetting"), verdicts("a", 1))
     context.run.commit("vetting-a", verdicts("a", 5), model="standin", provenance={})
-    context._fresh.clear()
+    context.finished.forget()
     assert context.rows("vetting", ["vetting-a"]).num_rows == 1
 
 
