@@ -270,3 +270,21 @@ def test_only_the_sites_that_somebody_reads_are_wanted():
     ]
     other = ask("other", (3, 4), 1)
     assert not capturer.may_read(other, 0)
+
+
+def test_a_waiting_request_has_no_readings_before_its_turn_and_none_after_its_end():
+    capture = Capture(layers=(0, 1), tokens="response[:]", reduction="mean")
+    requests = [ask(i, (3, 4, 5), 2, capture=(capture,)) for i in range(300)]
+    engine = tiny.engine(tiny.model_path("qwen3"), max_batch_requests=4)
+    runs, most, step = [], [], engine._step
+
+    def watched(run):
+        step(run)
+        runs.append(run)
+        most.append(len(run.capturer._readings))
+
+    engine._step = watched
+    reply = tiny.run(engine, requests)
+    assert all(len(r.captures[0].positions) == 2 for r in reply.results)
+    assert max(most) <= 9  # four that run, four that ended in this step, the head of the queue
+    assert not runs[-1].capturer._readings
