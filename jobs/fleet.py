@@ -179,6 +179,7 @@ class Fleet:
         decision = decide_failure(error, attempt=attempt)
         self.attempts.add("model group", attempt, decision.value, error, lane.began, lane.name)
         if decision is Decision.RETRY:
+            logger.warning("%s did not start: %s; another one is started", lane.name, error)
             return
         if not self.num_up:
             raise ClusterFailed(str(error)) from error

@@ -130,7 +130,7 @@ def test_a_dead_group_is_replaced_in_its_place_while_the_other_works_on(scene):
     assert one.fleet.num_answered == 0
 
 
-def test_a_start_that_fails_is_tried_again_and_then_the_run_stops(scene):
+def test_a_start_that_fails_is_tried_again_and_then_the_run_stops(scene, caplog):
     one = scene(fail=lambda seat: GroupStartFailed(doing="load", cause="rank 0 died"))
     with pytest.raises(ClusterFailed, match="rank 0 died"):
         one.until(lambda: False, {"model": 1})
@@ -138,6 +138,8 @@ def test_a_start_that_fails_is_tried_again_and_then_the_run_stops(scene):
         ("GroupStartFailed", "retry"),
         ("GroupStartFailed", "stop"),
     ]
+    assert "did not start: " in caplog.text
+    assert "rank 0 died; another one is started" in caplog.text
 
 
 def test_missing_resources_stop_at_once(scene):
