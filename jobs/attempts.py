@@ -1,9 +1,13 @@
-"""Every attempt is written down, in a table of its own, so that result tables hold no times."""
+"""Every attempt is written down, in a table of its own, so that result tables hold no times.
+
+A long run's attempts go to the disk in pieces, so that they do not pile up in memory.
+"""
 
 from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -11,13 +15,19 @@ import pyarrow as pa
 
 from storage.schema import from_rows
 
+ROWS_AT_HAND = 4096
+"""Attempts kept in memory before they are put away."""
+
 
 @dataclass
 class AttemptLog:
     """Attempts of one invocation, in the order they ended."""
 
     invocation: str
+    put_away: Callable[[pa.Table], None] | None = None
+    """Stores attempts; called with ``ROWS_AT_HAND`` of them at a time. None keeps all in memory."""
     rows: list[dict[str, object]] = field(default_factory=list)
+    """Not put away yet."""
     _lock: Lock = field(default_factory=Lock)
 
     def add(
@@ -54,7 +64,11 @@ class AttemptLog:
         }
         with self._lock:
             self.rows.append(row)
+            if self.put_away is None or len(self.rows) < ROWS_AT_HAND:
+                return
+            full, self.rows = self.rows, []
+        self.put_away(from_rows("attempts", full))
 
     def table(self) -> pa.Table:
-        """All attempts so far."""
+        """Attempts that were not put away yet."""
         return from_rows("attempts", self.rows)

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+import pyarrow as pa
+
 from actors.judges.query import Judge
 from actors.request import Token
 from conf.resolve import JobRequest, extraction_request
@@ -91,7 +93,8 @@ class Execution:
         self.run = run
         self.console = console
         self.invocation = uuid.uuid4().hex[:12]
-        self.attempts = AttemptLog(self.invocation)
+        self.attempts = AttemptLog(self.invocation, self._put_away)
+        self.num_put_away = 0
         self.started_at = datetime.datetime.now(datetime.UTC)
 
     def execute(self, done: set[str]) -> int:
@@ -252,12 +255,18 @@ class Execution:
         tables = {"runs": from_rows("runs", [row])}
         if self.attempts.rows:
             tables["attempts"] = self.attempts.table()
-        self.run.commit(
-            f"run-{self.invocation}",
-            tables,
-            model=self.batch.points[0].model_name,
-            provenance={"invocation": self.invocation},
-        )
+        self._commit(f"run-{self.invocation}", tables)
+
+    def _put_away(self, attempts: pa.Table) -> None:
+        """Attempts of a long run, before they pile up."""
+        self.num_put_away += 1
+        name = f"run-{self.invocation}-attempts-{self.num_put_away:04d}"
+        self._commit(name, {"attempts": attempts})
+
+    def _commit(self, name: str, tables: dict[str, pa.Table]) -> None:
+        """Tables about the invocation, which no task owns."""
+        model = self.batch.points[0].model_name
+        self.run.commit(name, tables, model=model, provenance={"invocation": self.invocation})
 
 
 def _group_tasks(plan: Plan) -> list[str]:

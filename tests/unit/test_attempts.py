@@ -6,6 +6,7 @@ import threading
 import time
 
 from actors.errors import RankDied
+from jobs import attempts
 from jobs.attempts import AttemptLog
 from storage.schema import TABLES
 
@@ -78,3 +79,15 @@ def test_the_table_is_the_declared_one_even_when_it_is_empty() -> None:
     assert table.num_rows == 0
     assert set(table.column_names) <= set(TABLES["attempts"].names)
     assert {"of_task_id", "outcome", "error"} <= set(table.column_names)
+
+
+def test_a_long_runs_attempts_are_put_away_in_pieces_and_none_is_lost(monkeypatch) -> None:
+    monkeypatch.setattr(attempts, "ROWS_AT_HAND", 10)
+    pieces: list[list[str]] = []
+    log = AttemptLog("run-1", lambda table: pieces.append(table["of_task_id"].to_pylist()))
+    for i in range(25):
+        log.add(f"t{i}", 1, "done", None, time.time())
+
+    assert [len(piece) for piece in pieces] == [10, 10]
+    left = log.table()["of_task_id"].to_pylist()
+    assert [*pieces[0], *pieces[1], *left] == [f"t{i}" for i in range(25)]
