@@ -19,9 +19,8 @@ from actors.kernels.exchange import WORLDS, Mailbox, alone, exchange_residual, h
 # Measured in graphs on four H200s: two-shot is ahead below 32 KiB and above 160 KiB.
 ONE_SHOT_BYTES = range(32 << 10, 160 << 10)
 TWO_SHOT_BYTES = 8 << 20
-EXCHANGE_BYTES = 3 << 19
-"""Bytes of rows that one rank pushes to all its peers, up to which that beats two-shot."""
-TWO_STEP_BYTES = 1 << 18
+EXCHANGE_BYTES = 6 << 20
+"""Bytes of rows that one rank pushes to all its peers, at most: room, not speed, sets it."""
 _TEST_PATIENCE = 1 << 20
 
 
@@ -39,7 +38,7 @@ class AllReduce:
         device: torch.device,
         symmetric: bool = True,
     ) -> None:
-        self._group = group
+        self.group = group
         self.world_size = world_size
         self.is_symmetric = False
         shape = (2, max_rows, width)
@@ -110,15 +109,10 @@ class AllReduce:
             self._mailbox = None
 
     def mailbox(self, rows: int) -> Mailbox | None:
-        """Where ``rows`` rows may be exchanged, or None when ``sum`` is the better or only way."""
+        """Where ``rows`` rows may be exchanged, or None where they cannot."""
         box = self._mailbox
         fits = box is not None and (box.world == 1 or rows <= box.words.shape[2])
         return box if fits else None
-
-    def takes_two_steps(self, rows: int) -> bool:
-        """Whether an exchange of ``rows`` rows is faster by way of each row's owner."""
-        width = self._buffers.shape[-1]
-        return self.world_size > 1 and rows * width * 2 >= TWO_STEP_BYTES
 
     def buffer(self, rows: int) -> Tensor:
         """Where to write the next partial result: ``[rows, width]``, alternating."""
@@ -127,17 +121,17 @@ class AllReduce:
 
     def sum(self, partial: Tensor) -> Tensor:
         """Sum over ranks of a tensor from ``buffer``; the result may alias it. Collective."""
-        if self.world_size == 1 or self._group is None:
+        if self.world_size == 1 or self.group is None:
             return partial
         size = partial.numel() * partial.element_size()
         if self.is_symmetric and size <= TWO_SHOT_BYTES:
-            name = self._group.group_name
+            name = self.group.group_name
             if size in ONE_SHOT_BYTES:
                 summed: Tensor = torch.ops.symm_mem.one_shot_all_reduce(partial, "sum", name)
                 return summed
             torch.ops.symm_mem.two_shot_all_reduce_(partial, "sum", name)
             return partial
-        dist.all_reduce(partial, group=self._group)
+        dist.all_reduce(partial, group=self.group)
         return partial
 
 

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ from actors.engine.steer import (
 )
 from actors.engine.stops import Decode, StopWatch
 from actors.request import Bundle, Reply, Request, RequestError, Result, Token
+
+MAX_THREADS = 8
+"""Threads that put kept rows together; a rank's own threads at most."""
 
 
 class StepSites:
@@ -108,6 +112,11 @@ class BundleRun:
         self._watches: dict[str, StopWatch] = {}
         self._results: dict[str, Result] = {}
         self._ended: deque[Sequence] = deque()
+        self._making: list[Future[None]] = []
+        # Rows from a GPU are put together while it goes on; torch and numpy copy without the GIL.
+        wants_threads = device.type == "cuda" and bool(self.capturer.raw_layers)
+        count = min(MAX_THREADS, torch.get_num_threads())
+        self._threads = ThreadPoolExecutor(count) if wants_threads else None
         self.num_steps = self.num_prefill = self.num_decode = 0
         self.prefill_s = self.decode_s = 0.0
         for request in bundle.requests:
@@ -236,7 +245,10 @@ class BundleRun:
             outcome = self._outcomes[sequence.request.id]
             self._watches.pop(sequence.request.id, None)
             outcome.finished_s = time.perf_counter() - self._started
-        self._ended.extend(sequences)
+            if self._threads is not None and self.capturer.keeps_rows(sequence):
+                self._making.append(self._threads.submit(self._finish, sequence))
+            else:
+                self._ended.append(sequence)
 
     def finish_come(self) -> None:
         """Make the results of ended sequences whose captures are all on the host."""
@@ -258,6 +270,10 @@ class BundleRun:
         """The bundle's answer, once no sequence has work left."""
         while self._ended:
             self._finish(self._ended.popleft())
+        for future in self._making:
+            future.result()
+        if self._threads is not None:
+            self._threads.shutdown()
         return Reply(
             bundle_id=self.bundle.id,
             results=tuple(self._results[r.id] for r in self._all if r.id in self._results),

@@ -54,8 +54,9 @@ class Capturer:
         """False: positions are booked, but no value is read except this rank's share of rows."""
         self.share = share
         """(rank, ranks) among which layers of raw rows are dealt out; None: not shared."""
-        captures = dict.fromkeys(c for r in bundle.requests for c in r.capture)
-        self.raw_layers = deal([la for c in captures if _is_raw(c) for la in c.layers], 0, 1)
+        self.raw_layers = deal(
+            [la for r in bundle.requests for c in r.capture if _is_raw(c) for la in c.layers], 0, 1
+        )
         """Every layer of which some request keeps raw rows."""
         self._bank = bank
         self._device = device
@@ -64,10 +65,14 @@ class Capturer:
         self._moments = MomentStore()
         self._no_rows: dict[str, Tensor] = {}
         """``[0, D]`` of each site seen: the answer of a selector that met no token."""
+        for request in bundle.requests:
+            if request.capture:
+                self._readings[request.id] = [self._make(c) for c in request.capture]
         self._by_place: dict[tuple[str, int], list[_GroupKey]] = {}
         self._sites: set[str] = set()
-        for capture in captures:
-            self._add_group(self._make(capture))
+        for readings in self._readings.values():
+            for reading in readings:
+                self._add_group(reading)
 
     def _make(self, capture: Capture) -> Reading:
         reading = make_reading(capture)
@@ -106,22 +111,17 @@ class Capturer:
                 self._by_place.setdefault((site, layer), []).append(key)
 
     def readings(self, request: Request) -> Sequence_[Reading]:
-        """The request's captures; made when first asked for, gone with its results."""
-        if not request.capture:
-            return ()
-        found = self._readings.get(request.id)
-        if found is None:
-            found = self._readings[request.id] = [self._make(c) for c in request.capture]
-        return found
+        """The request's captures while it runs."""
+        return self._readings.get(request.id, ())
 
     def reads_any(self, request: Request, start: int, stop: int) -> bool:
         """True when some capture of the request may select a position in ``[start, stop)``."""
-        readings = self.readings(request)
+        readings = self._readings.get(request.id, ())
         return any(r.selector.readable(start, stop, request.prompt_length) for r in readings)
 
     def may_read(self, request: Request, position: int) -> bool:
         """True when some capture of the request may select the position."""
-        readings = self.readings(request)
+        readings = self._readings.get(request.id, ())
         return any(r.selector.may_read(position, request.prompt_length) for r in readings)
 
     def wants(self, site: str) -> bool:
@@ -135,7 +135,7 @@ class Capturer:
         for span in batch.spans:
             sequence = span.sequence
             fresh = max(span.start, sequence.num_captured)
-            for reading in self.readings(sequence.request):
+            for reading in self._readings.get(sequence.request.id, ()):
                 length = sequence.request.prompt_length
                 wanted = reading.selector.readable(fresh, span.stop, length)
                 if not wanted:
@@ -209,19 +209,28 @@ class Capturer:
             reading.checks.append((landing, first, last))
 
     def settle(self, sequences: Sequence_[Sequence]) -> None:
-        """Start to bring ended sequences' pooled sums to the host, one copy per shape."""
-        shapes: dict[tuple[int, ...], list[tuple[Reading, str]]] = {}
+        """Start to bring ended sequences' means and sums to the host, one copy per shape."""
+        shapes: dict[tuple[bool, tuple[int, ...]], list[tuple[Reading, str]]] = {}
         for sequence in sequences:
             for reading in self.readings(sequence.request):
                 for site, total in reading.total.items():
                     if total.is_cuda:
-                        shapes.setdefault(tuple(total.shape), []).append((reading, site))
-        for found in shapes.values():
+                        key = (reading.capture.reduction == "mean", tuple(total.shape))
+                        shapes.setdefault(key, []).append((reading, site))
+        for (is_mean, _), found in shapes.items():
             stacked = torch.stack([reading.total[site] for reading, site in found])
-            landing = land(stacked, stacked.isfinite().flatten(1).all(dim=1))
+            good = stacked.isfinite().flatten(1).all(dim=1)
+            if is_mean:
+                counts = [len(reading.positions) or float("nan") for reading, _ in found]
+                stacked /= torch.tensor(counts, device=stacked.device)[:, None, None, None]
+            landing = land(stacked, good)
             for number, (reading, site) in enumerate(found):
                 reading.total[site] = landing.host[number]
                 reading.landed[site] = (landing, number)
+
+    def keeps_rows(self, sequence: Sequence) -> bool:
+        """True when the sequence's captures keep rows, which take time to put together."""
+        return any(reading.pieces for reading in self.readings(sequence.request))
 
     def has_come(self, sequence: Sequence) -> bool:
         """True when an ended sequence's captures are all on the host."""
@@ -230,8 +239,7 @@ class Capturer:
     def results(self, sequence: Sequence) -> tuple[tuple[CaptureResult, ...], int]:
         """A finished sequence's captures and how many of their values are not finite."""
         found, bad = [], 0
-        readings = self.readings(sequence.request)
-        self._readings.pop(sequence.request.id, None)
+        readings = self._readings.pop(sequence.request.id, ())
         for reading in readings:
             self._fill_absent(reading)
             known_good = is_known_good(reading)

@@ -18,12 +18,12 @@ from actors.engine.cache import PagedCache
 from actors.engine.collectives import Collectives
 from actors.engine.fast_layers import Dense, Experts, FastLayer, Heads, Latent
 from actors.engine.fast_state import MAX_BURST, MAX_RAW_BURST, DecodeState, Features, batch_sizes
+from actors.engine.join import Joiner
 from actors.kernels.choose import PART, advance, choose_local
 from actors.kernels.decode_attention import decode_attention, num_splits
 from actors.kernels.embed import embed_local
-from actors.kernels.exchange import exchange_residual
-from actors.kernels.moe import Scratch, add_parts, make_scratch, route, run_experts
-from actors.kernels.residual import residual_norm, silu_mul
+from actors.kernels.moe import Scratch, make_scratch, route, run_experts
+from actors.kernels.residual import silu_mul
 from actors.kernels.rope_cache import norm_and_store_latents, rotate_and_store, rotate_queries
 from actors.model.load import LocalModel
 from actors.shares import deal
@@ -64,6 +64,7 @@ class FastDecoder:
             dtype=self.dtype,
             device=self.device,
         )
+        self.joiner = Joiner(self.reduce, self.sizes, measures=cuda_graphs)
         self.tables = self._rotary_tables(max_tokens + MAX_BURST + 1)
         self._graphs: dict[tuple[int, Features], torch.cuda.CUDAGraph] = {}
         self._pool: Any = None
@@ -152,34 +153,20 @@ class FastDecoder:
         )  # fmt: skip
         scratch = self._scratch(rows)
         first = self.layers[0]
-        self._join(x, part, first.norm_in, first.eps, normed)
+        self.joiner.join(x, part, first.norm_in, first.eps, normed)
         for number, layer in enumerate(self.layers):
             part = self._attend(number, layer, normed)
-            self._join(x, part, layer.norm_mid, layer.eps, normed)
+            self.joiner.join(x, part, layer.norm_mid, layer.eps, normed)
             part = self._feed(layer, normed, scratch)
             last = number + 1 == len(self.layers)
             norm = final.weight if last else self.layers[number + 1].norm_in
-            self._join(
+            self.joiner.join(
                 x, part, norm, layer.eps, normed,
                 steer=state.steering(number, rows) if features.steers else None,
                 capture=state.capturing(number, rows) if features.captures else None,
                 keep=self._keeping(number, features),
             )  # fmt: skip
         self._choose(normed)
-
-    def _join(
-        self, x: Tensor, part: Tensor, norm: Tensor, eps: float, normed: Tensor, **also: Any
-    ) -> None:
-        """Add a partial result's sum over ranks to the residual stream and norm it. Collective."""
-        rows = x.shape[0]
-        mailbox = self.reduce.mailbox(rows)
-        if mailbox is not None:
-            two = self.reduce.takes_two_steps(rows)
-            exchange_residual(part, x, norm, eps, normed, mailbox, two_steps=two, **also)
-            return
-        if part.ndim == 3:
-            part = add_parts(part, self.reduce.buffer(rows))
-        residual_norm(x, self.reduce.sum(part), norm, eps, normed, **also)
 
     def _scratch(self, rows: int) -> Scratch | None:
         moe = next((la.mlp for la in self.layers if isinstance(la.mlp, Experts)), None)

@@ -41,7 +41,7 @@ class Reading:
     """Streamed sums on the device: site -> float32 ``[L, 1, D]`` (sum) for means, ``[L, 2, D]``
     (sum, sum of squares) for sums."""
     landed: dict[str, tuple[Landing, int]] = field(default_factory=dict)
-    """Where a streamed sum lands, and its place there."""
+    """Where a streamed sum, or the mean made of it, lands, and its place there."""
     checks: list[tuple[Landing, int, int]] = field(default_factory=list)
     """Runs of flags: whether rows were finite at the last layer."""
     num_non_finite: int = 0
@@ -84,13 +84,16 @@ def finish(reading: Reading, sequence: Sequence) -> CaptureResult:
     if reading.streams:
         positions = np.asarray(reading.positions, dtype=np.int32)
         for site, total in reading.total.items():
-            values[site] = _reduced(total, len(positions), capture)
+            if site in reading.landed and capture.reduction == "mean":
+                values[site] = total[:, 0].numpy()  # divided on the device
+            else:
+                values[site] = _reduced(total, len(positions), capture)
     else:
         chosen = reading.selector.resolve(sequence.request.prompt_length, len(sequence.tokens))
         keep = [i for i, p in enumerate(reading.positions) if p in chosen]
         positions = np.asarray([reading.positions[i] for i in keep], dtype=np.int32)
         for site, pieces in reading.pieces.items():
-            block = torch.cat([piece.rows() for piece in pieces], dim=1)
+            block = _joined(pieces)
             if len(keep) < block.shape[1]:
                 block = block[:, keep]
             if capture.reduction in ("mean", "sum"):
@@ -111,6 +114,20 @@ def finish(reading: Reading, sequence: Sequence) -> CaptureResult:
         dtype=dtype,
         held=reading.held,
     )
+
+
+def _joined(pieces: list[Piece]) -> Tensor:
+    """All pieces in one tensor of its own; numpy asks for large pages, torch does not."""
+    parts = [piece.rows() for piece in pieces]
+    like = parts[0]
+    kind = torch.int16 if like.dtype == torch.bfloat16 else like.dtype
+    shape = (like.shape[0], sum(part.shape[1] for part in parts), like.shape[2])
+    array = np.empty(shape, dtype=torch.empty(0, dtype=kind).numpy().dtype)
+    whole, first = torch.from_numpy(array).view(like.dtype), 0
+    for part in parts:
+        whole[:, first : first + part.shape[1]] = part
+        first += part.shape[1]
+    return whole
 
 
 def _reduced(sums_L2D: Tensor, count: int, capture: Capture) -> np.ndarray:

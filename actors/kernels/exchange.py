@@ -25,12 +25,14 @@ WORLDS = (1, 2, 4, 8)
 
 
 @triton.jit
-def _push(address, data, number):
-    """Store ``data`` and ``number`` as one 8-byte word in a peer's memory."""
-    tl.inline_asm_elementwise(
-        "{ .reg .b64 w; mov.b64 w, {$2, $3}; st.relaxed.sys.global.b64 [$1], w; mov.u32 $0, 0; }",
-        "=r,l,r,r", [address, data, number], dtype=tl.int32, is_pure=False, pack=1,
-    )  # fmt: skip
+def _push(address, word, data, number):
+    """Store each lane's ``data`` and ``number`` as one 8-byte word in a peer's memory.
+
+    Aligned 8-byte parts of a vector store are never torn, and stores to a peer are not held back.
+    """
+    there = address.to(tl.pointer_type(tl.int64))
+    both = (number.to(tl.int64) << 32) | (data.to(tl.int64) & 0xFFFFFFFF)
+    tl.store(there + word, both)
 
 
 @triton.jit
@@ -135,18 +137,18 @@ def _exchange_kernel(
                 for step in tl.static_range(1, WORLD):
                     base = tl.load(peers_ptr + (RANK + step) % WORLD)
                     there = _address(base, turn, WORLD, row, max_rows, HALF, WORLD)
-                    _push(there + word * 8, total, number)
+                    _push(there, word, total, number)
             else:
                 base = tl.load(peers_ptr + owner)
                 there = _address(base, turn, RANK, row, max_rows, HALF, WORLD)
-                _push(there + word * 8, mine, number)
+                _push(there, word, mine, number)
                 back = _address(home, turn, WORLD, row, max_rows, HALF, WORLD)
                 low, high = _await(back.to(tl.pointer_type(tl.int64)), number, word, patience)
         else:
             for step in tl.static_range(1, WORLD):
                 base = tl.load(peers_ptr + (RANK + step) % WORLD)
                 there = _address(base, turn, RANK, row, max_rows, HALF, WORLD)
-                _push(there + word * 8, mine, number)
+                _push(there, word, mine, number)
             low, high = _gather(
                 home, turn, row, max_rows, number, mine, word, patience, RANK, HALF, WORLD
             )
@@ -215,7 +217,6 @@ def exchange_residual(
     keep: tuple[Tensor, Tensor] | None = None,
     two_steps: bool = False,
     patience: int = PATIENCE,
-    num_warps: int = 0,
 ) -> None:
     """``x += sum over ranks and parts``; steer; pool; ``out = RMSNorm(x)``. Collective.
 
@@ -231,7 +232,6 @@ def exchange_residual(
         keep: As in ``residual_norm``.
         two_steps: Send to each row's owner and back: better for more bytes.
         patience: Polls before a row that does not come is NaN.
-        num_warps: Of each program; 0: by width.
     """
     none = weight_D
     rows, width = x_ND.shape
@@ -244,5 +244,5 @@ def exchange_residual(
         D=width, HALF=half, PARTS=parts.shape[1] if parts.ndim == 3 else 1, RANK=mailbox.rank,
         WORLD=mailbox.world, TWO_STEPS=two_steps, STEER=steer is not None,
         CAPTURE=capture is not None, KEEP_ROWS=keep is not None,
-        num_warps=num_warps or max(4, min(16, half // 128)),
+        num_warps=max(4, min(16, half // 64)),
     )  # fmt: skip

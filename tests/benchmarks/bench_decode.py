@@ -27,6 +27,7 @@ from actors.engine.engine import Engine
 from actors.engine.fast_state import Features
 from actors.request import EngineSpec
 from tests.benchmarks.shapes import write_shape
+from tests.benchmarks.stock import build_stock, continuous_s, generate_ms
 from tests.benchmarks.whole_bundles import measure_whole
 
 CONTEXT = 64
@@ -167,6 +168,8 @@ def measure(args: argparse.Namespace, engine: Engine, say: Callable[[str], None]
     world = engine.collectives.world_size
     say(f"copy {bandwidth / 1e12:.2f} TB/s, symmetric {engine.fast.reduce.is_symmetric}")
     rows: list[dict[str, Any]] = []
+    for size, ways in engine.fast.joiner.microseconds.items():
+        say(f"join of {size} rows, us: { ({k: round(v, 1) for k, v in ways.items()}) }")
     for batch in args.batches:
         reduces = best_all_reduce_us(engine, batch)
         floor = floor_ms(engine, batch, bandwidth, min(reduces.values()))
@@ -184,11 +187,35 @@ def measure(args: argparse.Namespace, engine: Engine, say: Callable[[str], None]
             f"all-reduce { ({k: round(v, 1) for k, v in reduces.items()}) }"
         )
     extra = measure_whole(engine, say) if args.whole else {}
+    if args.stock:
+        compare_stock(args.stock, Path(engine.spec.model_path), engine.device, rows, extra, say)
     for batch in args.kernels:  # last: a profiler once used slows later launches
         from tests.benchmarks.bench_kernels import report
 
         say(report(engine, args.model, batch))
     return {"rows": rows, "extra": extra, "copy_bytes_per_s": bandwidth}
+
+
+def compare_stock(
+    batches: list[int],
+    path: Path,
+    device: torch.device,
+    rows: list[dict[str, Any]],
+    extra: dict[str, Any],
+    say: Callable[[str], None],
+) -> None:
+    """Measure stock transformers in the same run and put it beside ours and the floor."""
+    model = build_stock(path, device)
+    for batch in batches:
+        stock = generate_ms(model, batch)
+        for row in (row for row in rows if row["batch"] == batch):
+            row["stock_ms"] = stock
+            say(f"B={batch}: ours {row['ours_ms']:.2f} ms, stock generate() {stock:.1f} ms "
+                f"({stock / row['ours_ms']:.1f}x), floor {row['floor_ms']:.2f} ms")  # fmt: skip
+    found = extra["stock_continuous_256x64+64"] = continuous_s(model)
+    ours = extra.get("256x64+64_steered_pooled", {}).get("s")
+    beside = f", ours {ours:.2f} s" if ours else ""
+    say(f"stock continuous batching of 256 requests of 64 + 64: {found}{beside}")
 
 
 def main() -> None:
@@ -200,6 +227,7 @@ def main() -> None:
     sizes: Callable[[str], list[int]] = lambda s: [int(b) for b in s.split(",")]  # noqa: E731
     parser.add_argument("--batches", type=sizes, default=[1, 32])
     parser.add_argument("--kernels", type=sizes, default=[], help="batch sizes to break down")
+    parser.add_argument("--stock", type=sizes, default=[], help="batch sizes to run stock at")
     parser.add_argument("--out", default=None)
     parser.add_argument("--deadline-s", type=float, default=0.0, help="dump stacks and end")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Bundles from the first token to the last: bare, steered and pooled, and with every row kept."""
+"""Bundles from the first token to the last: bare, steered, pooled, and with every row kept."""
 
 from __future__ import annotations
 
@@ -13,33 +13,39 @@ import torch.distributed as dist
 from actors.engine.engine import Engine
 from actors.request import Bundle, Capture, Request, Sampling, Steering
 
+MODES: dict[str, tuple[bool, Any]] = {
+    "bare": (False, None),
+    "steered": (True, None),
+    "pooled": (False, "mean"),
+    "steered_pooled": (True, "mean"),
+    "raw": (False, "none"),
+}
+"""Mode -> (every request steers its own way, reduction of a capture of all layers and tokens)."""
 
-def requests(
-    count: int, prompt: int, new: int, engine: Engine, *, read: bool, raw: bool = False
-) -> Bundle:
-    """``count`` random requests; ``read`` steers each its own way and pools all layers.
 
-    ``raw`` keeps every token's rows of all layers instead.
-    """
+def requests(count: int, prompt: int, new: int, engine: Engine, mode: str) -> Bundle:
+    """``count`` random requests in one of ``MODES``."""
     rng = np.random.default_rng(1)
+    steers, reduction = MODES[mode]
     layers = tuple(range(engine.info.num_layers))
     width = engine.info.hidden_size
     vectors = {f"v{i}": rng.standard_normal(width).astype(np.float32) for i in range(count)}
     made = []
     for i in range(count):
         steering = (Steering(layer=i % len(layers), vector=f"v{i}", coefficient=0.01),)
-        reduction: Any = "none" if raw else "mean"
-        capture = (Capture(layers=layers, tokens="all", reduction=reduction),)
+        capture = (Capture(layers=layers, tokens="all", reduction=reduction),) if reduction else ()
         made.append(
             Request(
                 id=f"{new}/{i}",
                 token_ids=tuple(int(t) for t in rng.integers(5, 30000, size=prompt)),
                 sampling=Sampling(max_new_tokens=new, ignore_eos=True),
-                steering=steering if read else (),
-                capture=capture if read or raw else (),
+                steering=steering if steers else (),
+                capture=capture,
             )
         )
-    return Bundle(id=f"{count}x{prompt}+{new}", requests=tuple(made), vectors=vectors)
+    return Bundle(
+        id=f"{count}x{prompt}+{new}", requests=tuple(made), vectors=vectors if steers else {}
+    )
 
 
 def whole_s(engine: Engine, bundle: Bundle, repeat: int = 4) -> float:
@@ -59,18 +65,17 @@ def whole_s(engine: Engine, bundle: Bundle, repeat: int = 4) -> float:
 
 
 def measure_whole(engine: Engine, say: Callable[[str], None]) -> dict[str, Any]:
-    """Seconds and rates of both workloads in three modes."""
+    """Seconds and rates of both workloads in all modes."""
     extra: dict[str, Any] = {}
     row_bytes = engine.info.num_layers * engine.info.hidden_size * 2
     for what, count, prompt, new in (("256x64+64", 256, 64, 64), ("prefill_64x512", 64, 512, 0)):
         tokens = count * (prompt + new)
-        for mode in ("bare", "steered_pooled", "raw"):
-            read, raw = mode == "steered_pooled", mode == "raw"
-            seconds = whole_s(engine, requests(count, prompt, new, engine, read=read, raw=raw))
+        for mode in MODES:
+            seconds = whole_s(engine, requests(count, prompt, new, engine, mode))
             found = extra[f"{what}_{mode}"] = {"s": seconds, "tokens_per_s": tokens / seconds}
             base = extra[f"{what}_bare"]["s"]
             text = f"{what} {mode}: {seconds:.3f} s, {tokens / seconds:.0f} tok/s, "
-            if raw:
+            if mode == "raw":
                 # The last token of a completion has no row unless it is run for the reading.
                 found["rows_bytes_per_s"] = tokens * row_bytes / seconds
                 text += f"rows to the host {tokens * row_bytes / seconds / 1e9:.2f} GB/s, "
