@@ -131,8 +131,9 @@ def lap(trial: Trial, clean: Path, kills: int) -> dict[str, Any]:
         code = trial.torment(kills)
     except (Hung, RuntimeError) as error:
         say(f"  {error}")
-        trial.give_up()
         code = -1
+    finally:
+        trial.give_up()
     wasted = trial.story.settle()
     odd = differences(trial.run_dir, clean)
     is_whole = code == 0 and not odd and not wasted and trial.story.num_lost() == 0

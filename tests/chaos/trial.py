@@ -146,7 +146,6 @@ class Trial:
             if is_due():
                 return
             if time.monotonic() - self._heard > SILENT_S:
-                self.give_up()
                 raise Hung(f"{self.run_dir.name}: nothing happened for {SILENT_S:g} s")
             time.sleep(0.05)
 
@@ -208,7 +207,7 @@ class Trial:
         return int(self.job.returncode)
 
     def give_up(self) -> None:
-        """End a job that hangs."""
+        """End the job if it still runs."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.job.pid, signal.SIGABRT)
         self.job.wait()
