@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import random
@@ -208,9 +207,9 @@ class Trial:
 
     def give_up(self) -> None:
         """End the job if it still runs."""
-        with contextlib.suppress(ProcessLookupError):
+        if self.job.poll() is None:
             os.killpg(self.job.pid, signal.SIGABRT)
-        self.job.wait()
+            self.job.wait()
 
 
 def commits(run_dir: Path) -> set[str]:
