@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from conf.errors import UserError
@@ -163,3 +165,29 @@ def test_the_data_digest_follows_pairs_and_questions():
     fewer = request("extract", "trait=anxiety", "extraction.num_pairs=8").traits[0]
     assert len(dataset_digest(trait)) == 64
     assert dataset_digest(trait) != dataset_digest(fewer)
+
+
+OTHER = replace(IDENTITY, model_digest="c" * 64)
+
+
+def test_directions_from_another_model_change_what_builds_on_them_and_nothing_else():
+    job = ("steer", "trait=anxiety", "layer=2", "coefficient=2", "method=mean_difference")
+    one = {w.task.label: w for w in assemble(request(*job), IDENTITY)}
+    two = {w.task.label: w for w in assemble(request(*job), IDENTITY, OTHER)}
+
+    assert one.keys() == two.keys()
+    same = {label for label in one if one[label].task.id == two[label].task.id}
+    assert same == {"baseline anxiety", "judging baseline anxiety"}
+    of_other = {label.split()[0] for label, work in two.items() if work.role == "extract_model"}
+    assert of_other == {"responses", "vetting", "fit"}
+    assert {work.role for work in one.values()} == {"model"}
+
+
+def test_extraction_from_another_model_is_the_extraction_that_this_model_would_do_alone():
+    alone = {w.task.id for w in assemble(request("extract", "trait=anxiety"), OTHER)}
+    steered = {
+        w.task.id
+        for w in assemble(request("steer", "trait=anxiety", "layer=all"), IDENTITY, OTHER)
+        if w.role == "extract_model"
+    }
+    assert steered == alone

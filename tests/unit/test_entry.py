@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from conf.errors import UserError
 from conf.resolve import JobRequest
 from conf.schema import JOBS
-from jobs.entry import ExitCode, main
+from jobs.entry import ExitCode, compose, main
 from jobs.report.console import Console
 
 
@@ -189,3 +190,13 @@ def test_the_exit_codes_are_those_of_the_contract() -> None:
         "NO_CLUSTER": 3,
         "INTERRUPTED": 130,
     }
+
+
+def test_another_model_for_extraction_is_chosen_by_its_name_alone() -> None:
+    (point,) = compose("steer", ["extract_model=toy_gqa"], Console())
+    assert point.config.extract_model.name == "toy_gqa"
+    assert point.config.model.name == "toy_mla"
+    with pytest.raises(UserError, match="nope is not in conf/model"):
+        compose("steer", ["extract_model=nope"], Console())
+    with pytest.raises(UserError, match=r"did you mean extract_model\.path"):
+        compose("steer", ["extract_model.pathh=/x"], Console())

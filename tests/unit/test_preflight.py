@@ -8,7 +8,7 @@ import pytest
 
 from conf.errors import UserError
 from jobs.entry import compose
-from jobs.preflight import engine_spec, group_spec, identity, read_model
+from jobs.preflight import engine_spec, group_spec, identity, read_model, read_models
 from jobs.report.console import Console
 from tests.standin import make_model_folder
 
@@ -97,3 +97,41 @@ def test_a_model_without_a_tokenizer_is_refused(folder, tmp_path):
     asked = request(f"model.path={tmp_path}")
     with pytest.raises(UserError, match="has no tokenizer"):
         identity(asked, read_model(asked), "lexicon 1")
+
+
+def second(folder, name: str, **changes: int):
+    """Another model folder, its config changed; what digests read stays different by the name."""
+    other = make_model_folder(folder.parent / name)
+    config = json.loads((other / "config.json").read_text()) | changes
+    (other / "config.json").write_text(json.dumps(config))
+    return other
+
+
+def both(folder, other):
+    two = ("extract_model=toy_mla", f"extract_model.path={other}")
+    return request(f"model.path={folder}", *two)
+
+
+def test_two_models_of_one_shape_are_read_by_their_roles(folder):
+    other = second(folder, "base", rope_theta=5000)
+    models = read_models(both(folder, other))
+    assert list(models) == ["model", "extract_model"]
+    assert models["extract_model"].spec.model_path == str(other)
+    assert models["extract_model"].digest != models["model"].digest
+
+
+def test_the_same_model_twice_is_one_model(folder):
+    assert list(read_models(both(folder, folder))) == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"hidden_size": 32}, "extract_model=base has hidden_size 32 and model=standin has 16"),
+        ({"num_hidden_layers": 3}, "extract_model=base has num_layers 3 and model=standin has 4"),
+    ],
+)
+def test_models_of_different_shape_are_refused_before_anything_starts(folder, changes, sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
+        read_models(both(folder, second(folder, "base", **changes)))
+    assert "use two checkpoints of the same shape" in str(caught.value)

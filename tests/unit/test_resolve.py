@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from conf.errors import UserError
-from conf.resolve import PROJECT, JobRequest, resolve
+from conf.resolve import PROJECT, JobRequest, extraction_request, resolve
 from conf.schema import register
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -155,6 +155,27 @@ def test_a_request_cannot_be_changed() -> None:
             "cluster.tensor_parallel_size=0 is too small; use 1 or more.",
         ),
         (
+            ("cluster.groups=0",),
+            "cluster.groups=0 is too small; use 1 or more.",
+        ),
+        (
+            ("cluster.groups=3", "cluster.max_groups=2"),
+            "cluster.max_groups=2 is below cluster.groups=3; raise it, or leave it out.",
+        ),
+        (
+            ("cluster.groups=2", "cluster.resident=true"),
+            "cluster.resident=true is one group that is loaded already; leave cluster.groups and "
+            "cluster.max_groups out, or set cluster.resident=false.",
+        ),
+        (
+            ("schedule.bundles_per_group=0",),
+            "schedule.bundles_per_group=0 is too small; use 1 or more.",
+        ),
+        (
+            ("model@extract_model=toy_gqa", "extract_model.dtype=fp8"),
+            "extract_model.dtype=fp8 does not exist; use one of bfloat16, float32.",
+        ),
+        (
             ("cluster.backend=nccl",),
             "cluster.backend=nccl needs GPUs; use cluster.backend=gloo on the CPU.",
         ),
@@ -236,3 +257,21 @@ def test_two_prompts_of_one_id_are_refused() -> None:
     same = "prompts.prompts=[{id: a, text: x},{id: a, text: y}]"
 
     assert refusal("capture", same).endswith("has two prompts 'a'; rename one.")
+
+
+def test_the_other_model_is_asked_the_same_question() -> None:
+    request = resolved("steer", "layer=2", "model@extract_model=toy_gqa")
+    other = extraction_request(request)
+
+    assert other is not None
+    assert (other.model_name, other.layers) == ("toy_gqa", (2,))
+    assert other.model_path == PROJECT / "jobs" / "toy" / "models" / "toy_gqa"
+    assert other.config.extract_model is None
+    assert request.model_name == "toy_mla"
+    assert extraction_request(resolved("steer")) is None
+
+
+def test_another_model_without_weights_is_refused_by_its_own_name() -> None:
+    request = resolved("steer", "model@extract_model=kimi_k2_base")
+    with pytest.raises(UserError, match=r"^extract_model=kimi_k2_base .* extract_model\.path=DIR"):
+        extraction_request(request)

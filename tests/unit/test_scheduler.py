@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pytest
@@ -14,8 +15,8 @@ from actors.request import Reply, Request, Result
 from conf.stages import ScheduleConfig
 from jobs.asks import GroupAsks
 from jobs.attempts import AttemptLog
-from jobs.failure import TaskFailed
 from jobs.autoscale import ScaleLimits
+from jobs.failure import TaskFailed
 from jobs.fleet import Fleet
 from jobs.lane import ClusterFailed
 from jobs.plan import Plan
@@ -129,11 +130,12 @@ class Harness:
         self.groups: list[Group] = []
         self.attempts = AttemptLog("test")
         self.asks = GroupAsks()
+        self.group_class = Group
 
         def begin(seat) -> Group:
             if start is not None:
                 start(seat.number)
-            self.groups.append(Group(seat.number, self.sent, fail))
+            self.groups.append(self.group_class(seat.number, self.sent, fail))
             return self.groups[-1]
 
         self.scheduler = Scheduler(
@@ -379,3 +381,135 @@ def test_states_start_pending_and_an_interrupt_closes_the_group():
 
     assert harness.groups[0].closed
     assert harness.scheduler.states["b"] is State.PENDING
+
+
+class Slow(Group):
+    """Answers only when told, so that other groups get their share."""
+
+    def wait(self, pendings, timeout_s=None):
+        time.sleep(0.002)
+        return pendings
+
+
+def test_three_groups_share_one_plan_and_every_task_is_committed_once():
+    works = [Asks(task(f"t{i}"), size=4) for i in range(60)]
+    harness = Harness(works, groups=3)
+    harness.group_class = Slow
+    harness.run()
+
+    assert sorted(harness.ledger.committed) == sorted(work.task.id for work in works)
+    assert {number for number, _ in harness.sent} == {1, 2, 3}
+    assert len(harness.sent) == 60
+    assert harness.scheduler.fleet.most_at_once == 3
+
+
+def test_a_task_that_failed_on_one_group_is_retried_on_another_while_the_rest_work_on():
+    failed = []
+
+    def fail(bundle):
+        if bundle.id == "ask-b0003" and not failed:
+            failed.append(bundle.id)
+            return died(bundle.id)
+        return None
+
+    works = [Asks(task(f"t{i}"), size=4) for i in range(40)]
+    harness = Harness(works, fail=fail, groups=3)
+    harness.group_class = Slow
+    harness.run()
+
+    first, second = [number for number, name in harness.sent if name == "ask-b0003"]
+    assert first != second
+    assert len(harness.ledger.committed) == 40
+    assert set(harness.states().values()) == {"done"}
+    others = {number for number, _ in harness.sent} - {first}
+    assert len(others) >= 2
+
+
+def test_a_poison_task_costs_two_groups_for_its_bundle_and_is_skipped():
+    """Alone in its bundle it is given up after exactly two groups, whichever they were."""
+
+    def fail(bundle):
+        return died(bundle.id) if bundle.id == "ask-b0005" else None
+
+    works = [Asks(task(f"t{i}"), size=4) for i in range(20)]
+    harness = Harness(works, fail=fail, groups=3).run()
+
+    killers = [number for number, name in harness.sent if name == "ask-b0005"]
+    assert len(set(killers)) >= 2
+    rows = [r for r in harness.attempts.rows if r["of_task_id"] == "ask-b0005" and r["attempt"]]
+    assert [(row["attempt"], row["outcome"]) for row in rows] == [(1, "retry"), (2, "skip")]
+    assert harness.states() == {f"t{i}": "failed" if i == 5 else "done" for i in range(20)}
+
+
+def test_a_long_queue_brings_up_more_groups_than_were_asked_for():
+    works = [Asks(task(f"t{i}"), size=4) for i in range(60)]
+    harness = Harness(works, groups=1)
+    harness.group_class = Slow
+    harness.scheduler.fleet.limits = ScaleLimits(least=1, most=3, bundles_per_group=8)
+    harness.run()
+
+    assert harness.scheduler.fleet.most_at_once == 3
+    assert len(harness.ledger.committed) == 60
+
+
+def test_two_models_take_turns_and_each_task_goes_to_its_own():
+    works = [
+        replace(Asks(task("r1", "read"), size=4), role="extract_model"),
+        replace(Asks(task("r2", "read"), size=4), role="extract_model"),
+        replace(Computes(task("fit", "fit"), after=("r1", "r2")), role="extract_model"),
+        Asks(task("base", "plain"), size=4),
+        Asks(task("steered", "steer"), after=("fit",), size=4),
+    ]
+    harness = Harness(works)
+    harness.scheduler.contexts = {MAIN: harness.ledger, "extract_model": harness.ledger}
+    harness.run()
+
+    asked = {}
+    for number, name in harness.sent:
+        asked.setdefault(number, set()).add(name.split("-")[0])
+    assert asked == {1: {"read"}, 2: {"plain", "steer"}}
+    assert harness.scheduler.fleet.most_at_once == 1
+    assert set(harness.states().values()) == {"done"}
+
+
+def test_a_judge_whose_group_never_comes_back_is_told_at_the_end():
+    from actors.errors import GroupClosed
+    from actors.request import Bundle
+
+    seen = []
+
+    @dataclass(frozen=True)
+    class Judges(CpuWork):
+        lane = "judge"
+
+        def compute(self, context):
+            request = Request(id="q", token_ids=(1,))
+            try:
+                context.asks.ask(Bundle(id="judge-1", requests=(request,)))
+            except GroupClosed as error:
+                seen.append(error)
+                raise
+            return {}
+
+    class Hanging(Group):
+        def submit(self, bundle):
+            pending = super().submit(bundle)
+            pending.is_done = False
+            return pending
+
+        def wait(self, pendings, timeout_s=None):
+            time.sleep(0.01)
+            return []
+
+    class Interrupting(Silent):
+        def update(self, **_):
+            if harness.sent:
+                raise KeyboardInterrupt
+
+    harness = Harness([Judges(task("judge", "judging"))])
+    harness.group_class = Hanging
+    harness.ledger.asks = harness.asks
+    harness.scheduler.progress = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        harness.run()
+    assert len(seen) == 1
