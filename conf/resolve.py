@@ -202,6 +202,11 @@ def _check_stages(config: JobConfig) -> None:
 
 def _checked_trait(trait: TraitConfig, config: JobConfig) -> TraitConfig:
     """The trait cut to the pairs and questions asked for."""
+    if trait.sign not in (1, -1):
+        raise UserError(
+            f"traits.{trait.name}.sign={trait.sign}: use 1 (steering raises the trait) or -1 "
+            "(steering lowers it)."
+        )
     pairs, questions = config.extraction.num_pairs, config.steering.num_questions
     for name, asked, there in (
         ("extraction.num_pairs", pairs, len(trait.pairs)),

@@ -189,7 +189,8 @@ class TraitConfig:
     rubric: dict[str, str] = field(default_factory=dict)
     """Judge's scale: high, mid, low, and what decides."""
     sign: int = 1
-    """1: a positive coefficient raises the trait; -1: it lowers it."""
+    """1: a positive coefficient raises the trait; -1: it lowers it, by steering against the
+    direction from negative to positive, and the best cell is the one that lowers it most."""
     pairs: list[PairConfig] = field(default_factory=list)
     """Scenario pairs from which the direction is found."""
     questions: list[str] = field(default_factory=list)

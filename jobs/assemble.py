@@ -235,7 +235,8 @@ class _Assembly:
                     self.request, self.identity.model, trait, settings, Target(layer, method), fit
                 ):
                     judged.append(self._judge(trait, self._add(work), work.task.label))
-        task = make_task("summary", f"summary {trait.name}", {"judgements": judged})
+        summed: Mapping[str, Json] = {"judgements": judged, **steering.sign_question(trait)}
+        task = make_task("summary", f"summary {trait.name}", summed)
         return self._add(SummaryWork(task=task, after=tuple(judged), trait=trait, site=site))
 
     def _judge(self, trait: TraitConfig, answered: str, label: str) -> str:

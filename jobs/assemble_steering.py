@@ -37,6 +37,7 @@ def steered_works(
         question: Mapping[str, Json] = {
             **model,
             **steering.question(trait, settings, seed=config.seed),
+            **steering.sign_question(trait),
             "fit": fit,
             "coefficient": coefficient,
             "unit": unit,

@@ -88,20 +88,28 @@ def show_steering(
     rows: Sequence[Row], traits: Mapping[str, TraitConfig], gate: float, console: Console
 ) -> None:
     """For each trait, its best coherent cell beside the controls at the same strength."""
-    lines = []
+    lines, falling = [], []
     for name, trait in traits.items():
         cells = [row for row in rows if row["trait"] == name]
         line = steering_line(cells, trait, gate)
         if line is not None:
             lines.append(line)
+            falling += [name] if trait.sign < 0 else []
     if lines:
         console.table(
             f"Steering, best cell with coherence {gate:g} or more: scores 0 to 100, paired by "
             f"question\n  raised: delta by {Z_NEEDED:g} SE; lowered: negated by {REVERSED_Z:g} SE; "
-            f"neutral: random by less than {Z_NEEDED:g} SE",
+            f"neutral: random by less than {Z_NEEDED:g} SE{_meant_to_fall(falling)}",
             _HEADER,
             lines,
         )
+
+
+def _meant_to_fall(names: Sequence[str]) -> str:
+    """Say of which traits the two claims are meant the other way round."""
+    if not names:
+        return ""
+    return f"\n  meant to be lowered, and raised by the negated vector: {', '.join(names)}"
 
 
 def steering_line(cells: Sequence[Row], trait: TraitConfig, gate: float) -> list[str] | None:

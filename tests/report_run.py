@@ -29,25 +29,37 @@ PROVENANCE = {
 }
 
 
-def build(root: Path, *, trait: str = "anxiety", said: str = "I am afraid.") -> Run:
+def build(
+    root: Path, *, trait: str = "anxiety", said: str = "I am afraid.", falls: bool = False
+) -> Run:
     """Commit every table that the report reads.
 
     The trait vector raises the score by 20 points a layer and 40 times the coefficient; the best
-    coherent cell is layer 2 at 1.0, because layer 1 at 1.0 is incoherent.
+    coherent cell is layer 2 at 1.0, because layer 1 at 1.0 is incoherent. With ``falls`` the trait
+    has sign -1 and all its scores are mirrored at 50: what rose falls.
     """
     run = Run.open(root)
+    provenance = dict(PROVENANCE)
+    scored, cells = judgements(trait), summary(trait)
+    if falls:
+        provenance["question"] = {**PROVENANCE["question"], "sign": -1}  # type: ignore[dict-item]
+        for row in scored:
+            row["score"] = 100 - row["score"] if row["kind"] == "trait" else row["score"]
+        for row in cells:
+            for name, whole in (("trait_mean", 100), ("baseline_mean", 100), ("delta", 0)):
+                row[name] = whole - row[name]
 
     def commit(task: str, **tables: list[dict[str, object]]) -> None:
         ready = {name: from_rows(name, rows) for name, rows in tables.items()}
-        run.commit(task, ready, model="toy", provenance=PROVENANCE)
+        run.commit(task, ready, model="toy", provenance=provenance)
 
     commit("vetting-" + "0" * 24, vetting=_vetting(trait))
     commit("fit-" + "1" * 24, vectors=_vectors(trait), evaluation=evaluation(trait))
     commit(
         "steering-" + "2" * 24,
         steering=steering(trait, said),
-        judgements=judgements(trait),
-        steering_summary=summary(trait),
+        judgements=scored,
+        steering_summary=cells,
     )
     commit("projection-" + "3" * 24, projections=projections(trait, said))
     commit("run-" + "4" * 12, runs=[command(said)], attempts=[])

@@ -48,6 +48,8 @@ class Best:
     negated: Row | None
     random: Row | None
     verdict: SteeringVerdict
+    sign: int
+    """1: the trait was to rise; -1: to fall."""
     cross_fitted: tuple[float | None, float | None]
     """Effect and error with choice and measurement on different questions."""
 
@@ -128,20 +130,32 @@ class ReportData:
         out: dict[tuple[str, str], Best | None] = {}
         for key in sorted({(row["model"], row["trait"]) for row in self.summary}):
             cells = [row for row in self.summary if (row["model"], row["trait"]) == key]
-            place = best_cell(cells, self.gate)
+            place = best_cell(cells, self.gate, sign=self.sign(*key))
             out[key] = None if place is None else self._compare(cells[place], cells)
         return out
 
+    def sign(self, model: str, trait: str) -> int:
+        """The way a trait was meant to go, as its last summary was told."""
+        for row in self.summary:
+            if (row["model"], row["trait"]) == (model, trait):
+                question = self.commits[row["task_id"]].provenance.get("question")
+                if isinstance(question, Mapping) and question.get("sign") == -1:
+                    return -1
+        return 1
+
     def _compare(self, row: Row, cells: Sequence[Row]) -> Best:
+        sign = self.sign(row["model"], row["trait"])
         controls = {kind: _same_cell(cells, row, kind) for kind in ("negated", "random")}
         judged = verdict(
             _summary(row),
             *(None if cell is None else _summary(cell) for cell in controls.values()),
             gate=self.gate,
+            sign=sign,
         )
-        return Best(row, controls["negated"], controls["random"], judged, self._honest(row))
+        honest = self._honest(row, sign)
+        return Best(row, controls["negated"], controls["random"], judged, sign, honest)
 
-    def _honest(self, row: Row) -> tuple[float | None, float | None]:
+    def _honest(self, row: Row, sign: int) -> tuple[float | None, float | None]:
         cells: dict[object, list[Scored]] = {}
         baseline: list[Scored] = []
         for key, both in self.scores.items():
@@ -153,7 +167,7 @@ class ReportData:
                 baseline.append(scored)
             elif kind == "trait":
                 cells.setdefault((layer, method, coefficient), []).append(scored)
-        found = cross_fitted_effect(cells, baseline, self.gate)
+        found = cross_fitted_effect(cells, baseline, self.gate, sign=sign)
         return found.mean, found.se
 
     def _attempt_times(self) -> dict[str, datetime]:

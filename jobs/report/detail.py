@@ -174,7 +174,7 @@ def samples(data: ReportData) -> str:
         rows = _answers_at(data, best)
         head = f"{label(data, model, trait)}, layer {best.row['layer']}, coefficient "
         shown = " open" if len(blocks) < MAX_OPEN else ""
-        compared = "".join(_comparison(rows[key], data) for key in _spread(rows, data))
+        compared = "".join(_comparison(rows[key], data) for key in _spread(rows, data, best.sign))
         blocks.append(
             f"<details{shown}><summary><h3>{visible(head)}{best.row['coefficient']:g}</h3>"
             f"</summary>{compared}</details>"
@@ -202,13 +202,13 @@ def _answers_at(data: ReportData, best: Best) -> Answers:
     return {key: kinds for key, kinds in found.items() if BASELINE in kinds and "trait" in kinds}
 
 
-def _spread(rows: Answers, data: ReportData) -> list[tuple[int, int]]:
-    """Questions from the largest change to the smallest; those without both scores are left out."""
+def _spread(rows: Answers, data: ReportData, sign: int = 1) -> list[tuple[int, int]]:
+    """Questions from the largest intended change on; those without both scores are left out."""
     changes: list[tuple[float, tuple[int, int]]] = []
     for key, kinds in rows.items():
         after, before = (_score(data, kinds[kind], "trait") for kind in ("trait", BASELINE))
         if after is not None and before is not None:
-            changes.append((before - after, key))
+            changes.append((sign * (before - after), key))
     ordered = [key for _, key in sorted(changes)]
     if len(ordered) <= NUM_SAMPLES:
         return ordered

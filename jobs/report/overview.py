@@ -47,14 +47,15 @@ def _tile(data: ReportData, model: str, trait: str) -> str:
         )
     row, judged = best.row, best.verdict
     css = "good" if judged.holds else "bad"
+    moved, back = ("raised", "lowers") if best.sign > 0 else ("lowered", "raises")
     before, after = decimal(row["baseline_mean"]), decimal(row["trait_mean"])
     return (
         f'<article class="tile {css}"><h3>{name}</h3>'
         f'<p class="big">{with_error(row["delta"], row["delta_se"])}</p>'
         f"<p>{before} → {after} at layer {row['layer']}, "
         f"coefficient {row['coefficient']:g}{_edge(data, row)}</p>"
-        f'<p class="marks">{mark(judged.moved, yes="raised by 3 SE", no="not raised by 3 SE")}'
-        f"{mark(judged.reversed, yes='negated lowers', no='negated does not', none='no room')}"
+        f'<p class="marks">{mark(judged.moved, yes=f"{moved} by 3 SE", no=f"not {moved} by 3 SE")}'
+        f"{mark(judged.reversed, yes=f'negated {back}', no='negated does not', none='no room')}"
         f"{mark(judged.random_neutral, yes='random neutral', no='random moves it')}</p></article>"
     )
 
@@ -80,7 +81,8 @@ def headline(data: ReportData) -> str:
     lead = (
         "Mean judge score from 0 to 100 over the steering questions. Delta is paired by question, "
         "SE is its standard error over questions, z their ratio. The best cell is the one with the "
-        f"largest delta whose mean coherence reaches the gate of {data.gate:g}; choosing the "
+        "largest delta, or the lowest where the trait is meant to fall, whose mean coherence "
+        f"reaches the gate of {data.gate:g}; choosing the "
         "largest of many flatters it, so <em>cross-fitted</em> repeats the choice on one half of "
         "the questions and measures on the other."
     )

@@ -1,6 +1,7 @@
 """Every steered answer says what was really added: the receipt's vector, rows and length.
 
-A coefficient is a length in the residual stream along a unit direction. Beside the trait's
+A coefficient is a length in the residual stream along a unit direction; a trait of sign -1 is
+steered against its direction, so that a positive coefficient lowers it. Beside the trait's
 direction run its negative and a random direction of the same length, on the same questions.
 """
 
@@ -20,6 +21,14 @@ from jobs.stages import BASELINE
 from jobs.task import Json
 from jobs.work import Ask, Context, GroupWork, Tables, Vectors
 from storage.schema import from_rows
+
+SIGNED_OPERATORS: tuple[Operator, ...] = ("add", "add_norm_matched")
+"""Those whose coefficient is a way along the direction; the others' is a fraction or a bound."""
+
+
+def sign_question(trait: TraitConfig) -> dict[str, Json]:
+    """The trait's sign where it is not 1, for what depends on it."""
+    return {} if trait.sign == 1 else {"sign": trait.sign}
 
 
 def question(trait: TraitConfig, settings: SteeringConfig, *, seed: int) -> dict[str, Json]:
@@ -199,6 +208,7 @@ class SteeredWork(AnswersWork):
     def _applied(self, context: Context, kind: str) -> float:
         _, residual_norm = self._fitted(context)
         scale = residual_norm if self.unit == "residual_norm" else 1.0
+        scale *= self.trait.sign if self.operator in SIGNED_OPERATORS else 1
         return (-1.0 if kind == "negated" else 1.0) * self.coefficient * scale
 
     def _fitted(self, context: Context) -> tuple[NDArray[np.float32], float]:

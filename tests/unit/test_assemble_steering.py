@@ -102,3 +102,10 @@ def test_the_gate_is_part_of_the_question_only_where_it_chooses():
 
 def test_another_prompt_set_is_another_projection():
     assert project(None).task.id != project(None, "prompts=pressure").task.id
+
+
+def test_a_sign_of_minus_1_changes_the_id_and_a_sign_of_1_is_not_part_of_it():
+    (plain,), (falling,) = works("coefficient=2"), works("coefficient=2", "traits.anxiety.sign=-1")
+    assert plain.task.id != falling.task.id
+    assert "sign" not in plain.task.question
+    assert falling.task.question["sign"] == -1

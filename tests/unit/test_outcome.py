@@ -191,6 +191,18 @@ def test_the_steering_table_has_a_line_for_each_trait_with_cells() -> None:
     assert len(lines) == 5
 
 
+def test_a_trait_that_is_to_fall_is_named_above_the_table() -> None:
+    fallen = [
+        cell(trait="calm", delta=-50.0, z=-10.0),
+        cell("negated", trait="calm", delta=15.0, z=3.0),
+    ]
+    lines = printed(show_steering, fallen, {"guilt": GUILT, "calm": CALM}, 70.0)
+
+    assert lines[3] == "  meant to be lowered, and raised by the negated vector: calm"
+    assert lines[5].split()[0] == "calm"
+    assert lines[5].split()[-3:-1] == ["yes", "yes"]  # moved as meant, turned by its negative
+
+
 def test_without_cells_no_table_is_printed() -> None:
     assert printed(show_steering, [], {"guilt": GUILT}, 70.0) == []
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from jobs.report.data import ReportData
-from jobs.report.detail import Figures, samples, similarities
+from jobs.report.detail import Figures, _answers_at, _spread, samples, similarities
 from jobs.report.overview import headline, label, tiles
 from jobs.report.tokens import projections
 from storage.manifest import Run
@@ -53,6 +53,26 @@ def test_the_best_cell_is_coherent_and_has_its_controls(run):
     assert best.negated["layer"] == 2
     assert best.random is not None
     assert best.random["delta"] == pytest.approx(2.5)
+
+
+def test_of_a_trait_that_is_to_fall_the_lowest_coherent_cell_is_the_best(tmp_path):
+    with build(tmp_path / "falls", falls=True) as fallen, build(tmp_path / "rises") as risen:
+        best = ReportData(fallen).best["toy", "anxiety"]
+        mirrored = ReportData(risen).best["toy", "anxiety"]
+        page = tiles(ReportData(fallen))
+        data = ReportData(fallen)
+        order = _spread(_answers_at(data, best), data, best.sign)
+    assert best is not None
+    assert mirrored is not None
+    assert (best.sign, mirrored.sign) == (-1, 1)
+    assert (best.row["layer"], best.row["coefficient"]) == (2, 1.0)
+    assert best.row["delta"] == -mirrored.row["delta"] == pytest.approx(-62.5)
+    assert best.verdict == mirrored.verdict
+    assert best.verdict.moved
+    assert best.cross_fitted[0] == pytest.approx(-mirrored.cross_fitted[0])
+    assert "lowered by 3 SE" in page
+    assert "negated raises" in page
+    assert [question for question, _ in order] == [5, 3, 2, 0]  # question q fell by 60 + q
 
 
 def test_the_gate_is_the_one_that_the_run_was_told(run):

@@ -211,6 +211,10 @@ def test_a_request_cannot_be_changed() -> None:
             "extraction.held_out=1.5 is no share of the pairs; use 0 to 1.",
         ),
         (
+            ("traits.anxiety.sign=0",),
+            "traits.anxiety.sign=0: use 1 (steering raises the trait) or -1 (steering lowers it).",
+        ),
+        (
             ("steering.coefficient_ratios=[0.5,-1]",),
             "steering.coefficient_ratios has -1.0; ratios are above 0.",
         ),

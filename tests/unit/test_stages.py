@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -220,6 +221,21 @@ def test_a_ratio_becomes_a_length_by_the_layers_norm_and_both_are_written(contex
     assert applied == pytest.approx({"trait": norm / 2, "negated": -norm / 2, "random": norm / 2})
     assert {row["coefficient"] for row in rows} == {0.5}
     assert {row["coefficient_unit"] for row in rows} == {"residual_norm"}
+
+
+def test_a_trait_of_sign_minus_1_is_steered_against_its_direction(context):
+    extract(context)
+    calm = dataclasses.replace(anxiety(), sign=-1)
+    for number, operator in enumerate(("add", "add_norm_matched", "ablate", "ceiling")):
+        work = steered(coefficient=7.0, unit="length", trait=calm, operator=operator)
+        work = dataclasses.replace(work, task=task(f"steering-{number}", "steering"))
+        run_group_work(work, context)
+        rows = context.rows("steering", [f"steering-{number}"]).to_pylist()
+        applied = {row["vector_kind"]: row["applied_coefficient"] for row in rows}
+        turned = -1 if operator in ("add", "add_norm_matched") else 1
+        assert applied["trait"] == 7.0 * turned
+        assert applied["negated"] == -7.0 * turned
+        assert {row["coefficient"] for row in rows} == {7.0}
 
 
 def test_a_length_is_applied_as_it_is(context):
