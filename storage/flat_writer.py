@@ -70,7 +70,7 @@ class FlatWriter:
             values: The last column's rows, one after the other; below 2 GiB.
         """
         num_rows = len(keys[0])
-        body = _written(pa.table(keys, schema=self._keys_schema))
+        body = _written(pa.table(keys, schema=self._keys_schema), store_schema=False)
         (group,) = _footer(body).structs(_FILE_GROUPS)
         stored = sum(chunk.inner(_CHUNK_FACTS).whole(_STORED) for chunk in group.structs(1))
         _move(group, self._size_bytes - len(_MAGIC))
@@ -111,10 +111,16 @@ class FlatWriter:
         self._size_bytes += len(body)
 
 
-def _written(keys: pa.Table) -> memoryview:
+def _written(keys: pa.Table, *, store_schema: bool = True) -> memoryview:
     """A small table as a Parquet file in memory, in one row group."""
     sink = pa.BufferOutputStream()
-    pq.write_table(keys, sink, compression="zstd", row_group_size=max(1, keys.num_rows))
+    pq.write_table(
+        keys,
+        sink,
+        compression="zstd",
+        row_group_size=max(1, keys.num_rows),
+        store_schema=store_schema,
+    )
     return memoryview(sink.getvalue()).cast("B")
 
 
