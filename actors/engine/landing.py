@@ -28,12 +28,14 @@ class Landing:
     @property
     def has_come(self) -> bool:
         """True when ``wait`` would return at once."""
-        return self._event is None or bool(self._event.query())
+        event = self._event
+        return event is None or bool(event.query())
 
     def wait(self) -> None:
-        """Return once the values are there."""
-        if self._event is not None:
-            self._event.synchronize()
+        """Return once the values are there; any number of threads may wait."""
+        event = self._event
+        if event is not None:
+            event.synchronize()
             self._event = None
 
 

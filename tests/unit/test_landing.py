@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -64,3 +67,35 @@ def test_a_copy_on_its_way_is_waited_for_once_and_only_when_read() -> None:
     assert piece.is_good() is True
     assert event.is_done
     assert landing.has_come
+
+
+class ForgetfulEvent(SlowEvent):
+    """While one thread waits, another has already seen the end of the copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.landing: Landing | None = None
+
+    def synchronize(self) -> None:
+        super().synchronize()
+        if self.landing is not None:
+            self.landing._event = None
+
+    query = synchronize  # type: ignore[assignment]
+
+
+def test_threads_that_share_a_landing_do_not_trip_over_each_other() -> None:
+    event = ForgetfulEvent()
+    event.landing = Landing(torch.zeros(1, 1, 1), None, event)
+    event.landing.wait()
+    landing = Landing(torch.zeros(1, 20, 1), None, SlowEvent())
+    gate = threading.Barrier(8)
+
+    def read() -> int:
+        gate.wait()
+        return len(Piece(landing, None, None, 0, 20).rows()[0])
+
+    for _ in range(50):
+        landing._event = SlowEvent()
+        with ThreadPoolExecutor(8) as threads:
+            assert [f.result() for f in [threads.submit(read) for _ in range(8)]] == [20] * 8
