@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 Use = Literal["starting", "busy", "judge", "write", "queue", "recovering"]
@@ -51,8 +51,12 @@ class GroupClock:
 
     def sentence(self) -> str:
         """The whole life in one line, largest share first."""
-        seconds = self.seconds()
-        whole_s = sum(seconds.values()) or 1.0
-        parts = sorted(seconds.items(), key=lambda one: -one[1])
-        shares = [f"{use} {s:.1f} s ({100 * s / whole_s:.0f} %)" for use, s in parts if s > 0]
-        return ", ".join(shares) or "no time was spent"
+        return in_words({str(use): s for use, s in self.seconds().items()})
+
+
+def in_words(seconds: Mapping[str, float]) -> str:
+    """Seconds by use in one line, largest share first."""
+    whole_s = sum(seconds.values()) or 1.0
+    parts = sorted(seconds.items(), key=lambda one: -one[1])
+    shares = [f"{use} {s:.1f} s ({100 * s / whole_s:.0f} %)" for use, s in parts if s > 0]
+    return ", ".join(shares) or "no time was spent"

@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 note_tasks = METER.note_tasks
 """Tells Ray's metrics how many tasks are in each state."""
+note_use = METER.note_use
+"""Tells Ray's metrics what a group does from now on."""
 
 OBJECT_STORE_BYTES = 256 * 1024**2
 """Of a Ray that the job starts itself; bundles and answers are small, rows pass through once."""

@@ -45,12 +45,13 @@ Runner = Callable[[Sequence[JobRequest], Console], int]
 """Runs all points as one plan and returns the exit code."""
 
 # Hydra must leave no folders of its own: each point's configuration goes to run_dir/_meta/points.
+# Its logging is ``none``, because ``disabled`` silences every logger that exists, ours included.
 _QUIET = (
     "hydra.output_subdir=null",
     "hydra.run.dir=.",
     "hydra.job.chdir=false",
-    "hydra/job_logging=disabled",
-    "hydra/hydra_logging=disabled",
+    "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
     "hydra/launcher=traitmill",
 )
 

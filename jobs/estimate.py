@@ -107,11 +107,16 @@ def judge_seconds(found: Estimate, judge: JudgeConfig) -> float:
 
 def gpu_dollars(found: Estimate, config: JobConfig) -> float | None:
     """What the group's GPUs cost for that long; None when no price is set."""
+    return group_dollars(hours(found, config), config)
+
+
+def group_dollars(group_hours: float, config: JobConfig) -> float | None:
+    """The price of so many hours of one group; None when no price is set."""
     price = config.cluster.price_per_gpu_hour
     if price is None:
         return None
     num_gpus = config.cluster.tensor_parallel_size * config.cluster.gpus_per_rank
-    return hours(found, config) * num_gpus * price
+    return group_hours * num_gpus * price
 
 
 def judge_dollars(found: Estimate, judge: JudgeConfig) -> float:
@@ -121,21 +126,25 @@ def judge_dollars(found: Estimate, judge: JudgeConfig) -> float:
     return (read + written) / 1e6
 
 
-def forecast(found: Estimate, actual: Mapping[str, float]) -> list[dict[str, Json]]:
+def forecast(
+    found: Estimate, actual: Mapping[str, float], *, dollars: float | None = None
+) -> list[dict[str, Json]]:
     """What was predicted beside what it was, by quantity, for the record of a run.
 
     Args:
         found: Made before the run.
         actual: By the quantity's name; what is not there was not measured.
+        dollars: Predicted for the GPUs; None without a price.
     """
-    predicted: tuple[tuple[str, str, Bound, float], ...] = (
+    predicted: list[tuple[str, str, Bound, float]] = [
         ("tasks", "", "exact", sum(found.todo.values())),
-        ("prompt tokens", "", "exact", found.prompt_tokens),
-        ("generated tokens", "", "at most", found.new_tokens),
+        ("tokens read and generated", "", "at most", found.prompt_tokens + found.new_tokens),
         ("judged texts", "", "exact", found.judged_texts),
         ("bytes in result files", "B", "about", found.written_bytes),
         ("computing time", "s", "about", found.compute_s),
-    )
+    ]
+    if dollars is not None:
+        predicted.append(("GPU dollars", "USD", "about", dollars))
     return [
         {
             "quantity": name,

@@ -34,9 +34,11 @@ from jobs.preflight import Model, group_spec
 from jobs.progress import ConsoleProgress, TokenPrinter
 from jobs.prompting import Encoder
 from jobs.provenance import provenance, versions
-from jobs.report.console import Console, duration
+from jobs.report.console import Console
 from jobs.scheduler import Scheduler
 from jobs.states import State
+from jobs.tally import sum_up, tally
+from jobs.task import Json
 from jobs.work import MAIN, Context
 from storage.layout import REPORT
 from storage.manifest import Run
@@ -112,8 +114,9 @@ class Execution:
         finally:
             if scheduler.fleet.on_token is not None:
                 self.console.note("")
-            self._record(code, done)
-            self._sum_up(scheduler)
+            self._record(code, done, scheduler)
+            took = datetime.datetime.now(datetime.UTC) - self.started_at
+            self.console.note(sum_up(scheduler, took.total_seconds()))
             lost = [s for s in scheduler.states.values() if s in (State.FAILED, State.BLOCKED)]
             if lost:
                 for sentence in scheduler.errors.values():
@@ -158,7 +161,13 @@ class Execution:
         return Scheduler(
             plan=batch.plan,
             contexts=contexts,
-            fleet=Fleet(self._start_group, self.attempts, scale_limits(first), on_token=printer),
+            fleet=Fleet(
+                self._start_group,
+                self.attempts,
+                scale_limits(first),
+                on_token=printer,
+                note_use=driver.note_use,
+            ),
             settings=first.config.schedule,
             attempts=self.attempts,
             asks=batch.asks,
@@ -219,19 +228,6 @@ class Execution:
             )
             fleet.limits = dataclasses.replace(fleet.limits, most=max(1, room))
 
-    def _sum_up(self, scheduler: Scheduler) -> None:
-        """What it took, and how long the ranks waited for work."""
-        fleet, took = scheduler.fleet, datetime.datetime.now(datetime.UTC) - self.started_at
-        line = f"{duration(took.total_seconds())}, {scheduler.num_tokens:,} tokens"
-        if fleet.num_started:
-            idle_s = max(0.0, fleet.up_s - scheduler.computing_s)
-            at_once = f" ({fleet.most_at_once} at once)" if fleet.most_at_once > 1 else ""
-            line += (
-                f", {fleet.num_started} model group(s){at_once}: computed "
-                f"{scheduler.computing_s:.1f} s, waited {idle_s:.1f} s for work"
-            )
-        self.console.note(line)
-
     def _printer(self, encoder: Encoder) -> Callable[[Token], None] | None:
         """What prints tokens as they come, when that was asked for."""
         first = self.batch.points[0]
@@ -239,7 +235,7 @@ class Execution:
             return None
         return TokenPrinter(self.console, encoder).take
 
-    def _record(self, code: int, done: set[str]) -> None:
+    def _record(self, code: int, done: set[str], scheduler: Scheduler) -> None:
         """This invocation and its attempts, in tables of their own."""
         row: dict[str, object] = {
             "invocation": self.invocation,
@@ -255,18 +251,25 @@ class Execution:
         tables = {"runs": from_rows("runs", [row])}
         if self.attempts.rows:
             tables["attempts"] = self.attempts.table()
-        self._commit(f"run-{self.invocation}", tables)
+        took = tally(self.batch, self.run, scheduler, done)
+        self._commit(f"run-{self.invocation}", tables, took)
 
     def _put_away(self, attempts: pa.Table) -> None:
         """Attempts of a long run, before they pile up."""
         self.num_put_away += 1
         name = f"run-{self.invocation}-attempts-{self.num_put_away:04d}"
-        self._commit(name, {"attempts": attempts})
+        self._commit(name, {"attempts": attempts}, {})
 
-    def _commit(self, name: str, tables: dict[str, pa.Table]) -> None:
+    def _commit(
+        self, name: str, tables: dict[str, pa.Table], provenance: Mapping[str, Json]
+    ) -> None:
         """Tables about the invocation, which no task owns."""
-        model = self.batch.points[0].model_name
-        self.run.commit(name, tables, model=model, provenance={"invocation": self.invocation})
+        self.run.commit(
+            name,
+            tables,
+            model=self.batch.points[0].model_name,
+            provenance={"invocation": self.invocation, **provenance},
+        )
 
 
 def _group_tasks(plan: Plan) -> list[str]:

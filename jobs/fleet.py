@@ -10,11 +10,13 @@ import dataclasses
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from actors.errors import GroupError, RequestRefused
+from actors.idle import GroupClock, Use
 from actors.request import Bundle, Token
 from jobs.attempts import AttemptLog
 from jobs.autoscale import Load, ScaleLimits, decide
@@ -39,6 +41,8 @@ class Fleet:
     attempts: AttemptLog
     limits: ScaleLimits = field(default_factory=ScaleLimits)
     on_token: Callable[[Token], None] | None = None
+    note_use: Callable[[str, GroupClock, Use], None] | None = None
+    """Books a group's time until now, and says what it does from now on."""
     max_in_flight: int = 2
     """Bundles at one group: the next one is there before the last one is answered."""
     num_started: int = 0
@@ -47,6 +51,8 @@ class Fleet:
     """Groups that were ready at the same time."""
     up_s: float = 0.0
     """Seconds for which groups were ready, added up."""
+    uses: Counter[str] = field(default_factory=Counter)
+    """Seconds of groups that ended, by what they went to."""
     events: SimpleQueue[Event | None] = field(default_factory=SimpleQueue)
     """What happened; anybody may put None to wake the scheduler."""
     _lanes: list[GroupLane] = field(default_factory=list)
@@ -112,6 +118,15 @@ class Fleet:
         self._flying[id(load)] = load
         lane.num_flying += 1
         lane.send(bundle, load)
+
+    def blame(self, why: Use) -> None:
+        """Book the time of groups that have nothing to do to what keeps work from them."""
+        if self.note_use is None:
+            return
+        for lane in self._lanes:
+            is_idle = lane.state is LaneState.READY and not lane.num_flying
+            if is_idle and lane.clock is not None and lane.clock.use != "busy":
+                self.note_use(lane.label, lane.clock, why)
 
     def wait(self, timeout_s: float) -> list[Flight]:
         """Wait for something to happen; returns the bundles that came back.
@@ -227,6 +242,8 @@ class Fleet:
         """Drop a lane that ended; True when its group had been ready."""
         if lane in self._lanes:
             self._lanes.remove(lane)
+            if lane.clock is not None:
+                self.uses.update(lane.clock.seconds())
         ready_s = self._ready_s.pop(lane.seat.number, None)
         if ready_s is not None:
             self.up_s += time.monotonic() - ready_s

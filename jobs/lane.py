@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple, TypeAlias
 
 from actors.errors import GroupClosed, GroupError, RequestRefused
+from actors.idle import GroupClock
 from actors.request import Bundle, Token
 from conf.errors import UserError
 from jobs.flight import Answer, Dropped, Flight, Group, Seat, StartGroup
@@ -83,6 +84,8 @@ class GroupLane:
         num_flying: Bundles sent and not landed, counted by the owner.
         since_s: When the state, or the number in flight, last changed; of the monotonic clock.
         began: When the start began, seconds since the epoch.
+        clock: What the group's seconds go to; None before it is up, and for a resident group.
+        label: What metrics call the group.
     """
 
     def __init__(
@@ -100,6 +103,8 @@ class GroupLane:
         self.num_flying = 0
         self.since_s = time.monotonic()
         self.began = time.time()
+        self.clock: GroupClock | None = None
+        self.label = ""
         self.max_in_flight = max_in_flight
         self._start_group = start_group
         self._report = report
@@ -138,6 +143,8 @@ class GroupLane:
         expected: GroupError | UserError | None = None
         try:
             with contextlib.closing(self._start_group(self.seat)) as group:
+                self.clock = getattr(group, "clock", None)
+                self.label = getattr(getattr(group, "cluster", None), "name", self.name)
                 self._report(Ready(self))
                 self._serve(group)
         except (GroupError, UserError) as error:

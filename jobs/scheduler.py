@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Protocol
 
 from actors.errors import GroupClosed, GroupError, RequestRefused
+from actors.idle import Use
 from actors.request import Bundle, Request, Result
 from conf.stages import ScheduleConfig
 from jobs.asks import Asked, GroupAsks
@@ -157,8 +158,15 @@ class Scheduler:
                 if lane is None or bundle is None:
                     break
                 self.fleet.send(lane, self._made(bundle), bundle)
+        self.fleet.blame(self._why_idle())
         if not (self.fleet.num_flying or self._writing or any(waiting.values())):
             raise RuntimeError("tasks are pending and nothing can run them")  # a cycle
+
+    def _why_idle(self) -> Use:
+        """What a group without work waits for: scores, unwritten results, or nothing of ours."""
+        doing = {getattr(work, "lane", "compute") for work, _ in self._writing.values()}
+        is_full = self._num_unwritten >= self.settings.max_unwritten
+        return "judge" if "judge" in doing and not is_full else "write" if doing else "queue"
 
     def _made(self, bundle: PlannedBundle) -> Bundle:
         """What the group is asked; the tasks are RUNNING from now on."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobs.report.data import Best, ReportData
+from jobs.report.forecast import predictions
 from jobs.report.markup import (
     decimal,
     mark,
@@ -119,7 +120,7 @@ def _control(row: Mapping[str, Any] | None) -> str:
 
 def what_was_run(data: ReportData) -> str:
     """Models, traits, seeds, digests, versions and times."""
-    parts = [_facts(data), _commands(data), _vetting(data)]
+    parts = [_facts(data), _commands(data), predictions(data), _vetting(data)]
     return section("run", "What was run", "".join(parts))
 
 

@@ -44,8 +44,9 @@ def actuals(run_dir: Path) -> dict[str, float]:
         judged = run.read("vetting").num_rows + run.read("judgements").num_rows
     return {
         "tasks": len(results),
-        "prompt tokens": sum(len(row["prompt_ids"]) for row in answers),
-        "generated tokens": sum(len(row["completion_ids"]) for row in answers),
+        "tokens read and generated": sum(
+            len(row["prompt_ids"]) + len(row["completion_ids"]) for row in answers
+        ),
         "judged texts": judged,
         "bytes in result files": sum(
             file.size_bytes for commit in results.values() for file in commit.files

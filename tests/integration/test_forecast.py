@@ -10,7 +10,10 @@ import jobs.driver
 from jobs.dry_run import predict
 from jobs.entry import main
 from jobs.estimate import forecast
+from jobs.report.data import ReportData
+from jobs.report.forecast import predictions
 from jobs.runner import make_batches
+from storage.manifest import Run
 from tests.benchmarks.bench_plan import actuals
 from tests.standin import StandInGroup, make_model_folder
 
@@ -51,10 +54,18 @@ def test_a_run_does_what_the_dry_run_said(job, cluster, model, tmp_path):
     assert main(job, arguments) == 0
 
     rows = {row["quantity"]: row for row in forecast(predicted, actuals(tmp_path))}
-    for name in ("tasks", "prompt tokens", "judged texts"):
+    for name in ("tasks", "judged texts"):
         assert rows[name]["actual"] == rows[name]["predicted"], name
-    written = rows["generated tokens"]
-    assert 0 < written["actual"] <= written["predicted"]
+    tokens = rows["tokens read and generated"]
+    assert predicted.prompt_tokens < tokens["actual"] <= tokens["predicted"]
     files = rows["bytes in result files"]
     assert 0.5 < files["actual"] / files["predicted"] < 2
     assert predict(batch).todo == {}
+
+    with Run.open(tmp_path) as run:
+        (record,) = [one for task, one in run.commits().items() if task.startswith("run-")]
+        report = predictions(ReportData(run))
+    kept = {row["quantity"]: row for row in record.provenance["forecast"]}
+    for name in ("tasks", "judged texts", "tokens read and generated", "bytes in result files"):
+        assert kept[name] == rows[name], name
+    assert f">{rows['judged texts']['actual']:,.0f}<" in report

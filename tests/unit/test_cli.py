@@ -64,7 +64,7 @@ def test_plan_counts_tasks_requests_and_tokens_and_starts_nothing(tmp_path, caps
     assert code == 0
     assert "steer: 1 point(s), 10 tasks, 0 committed" in out
     # 20 responses of 16 tokens, 4 baseline and 12 steered answers of 24.
-    assert "generated tokens, at most: 704" in out
+    assert " read, 704 generated at most" in out
     assert not run_dir.exists()
 
 

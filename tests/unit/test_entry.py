@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -200,3 +201,13 @@ def test_another_model_for_extraction_is_chosen_by_its_name_alone() -> None:
         compose("steer", ["extract_model=nope"], Console())
     with pytest.raises(UserError, match=r"did you mean extract_model\.path"):
         compose("steer", ["extract_model.pathh=/x"], Console())
+
+
+def test_composing_a_request_leaves_every_logger_as_it_was(capfd) -> None:
+    """Warnings of a run reach the user: Hydra's own way to be quiet would silence them all."""
+    root, ours = logging.getLogger(), logging.getLogger("jobs.some_module")
+    before = (root.level, list(root.handlers))
+    assert main("generate", [], runner=lambda points, console: 0) == 0
+    assert not ours.disabled
+    assert (root.level, list(root.handlers)) == before
+    assert capfd.readouterr().out == ""

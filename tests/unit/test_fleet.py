@@ -8,6 +8,7 @@ import time
 import pytest
 
 from actors.errors import GroupStartFailed, RankDied, ResourcesMissing
+from actors.idle import GroupClock
 from actors.request import Bundle
 from conf.errors import UserError
 from jobs import fleet as fleets
@@ -240,3 +241,31 @@ def test_closing_ends_a_start_that_is_under_way(scene):
     one.fleet.close()
     assert one.seats[0].cancelled.is_set()
     assert one.fleet.num_up == 0
+
+
+def test_time_without_work_is_booked_to_what_keeps_it_away_and_summed_at_the_end(scene):
+    booked = []
+
+    def note_use(label, clock, use):
+        booked.append((label, use))
+        clock.switch(use)
+
+    one = scene()
+    one.fleet.note_use = note_use
+    one.fleet.blame("judge")  # nobody is up yet
+    one.up(1, {"model": 1})
+    lane = one.fleet._lanes[0]
+    assert lane.clock is None  # a group that keeps no time, such as a resident one
+    one.fleet.blame("judge")
+    assert booked == []
+
+    lane.clock, lane.label = GroupClock("queue"), "toy"
+    one.fleet.blame("judge")
+    one.fleet.blame("write")
+    lane.clock.switch("busy")
+    one.fleet.blame("judge")  # a group at work waits for nobody
+    assert booked == [("toy", "judge"), ("toy", "write")]
+    one.fleet.close()
+    assert {use for use, seconds in one.fleet.uses.items() if seconds} == {
+        *("queue", "judge", "write", "busy")
+    }

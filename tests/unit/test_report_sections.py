@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 
-from jobs.report import detail, overview, tokens
+from jobs.report import detail, forecast, overview, tokens
 from jobs.report.data import ReportData
 from storage.manifest import Run
 from storage.schema import from_rows
@@ -244,3 +245,35 @@ def test_every_figure_has_a_name_of_its_own_and_a_label():
     assert 'aria-label="a [U+202E] b"' in made[0]
     assert "height:99px" in made[0]
     assert 'aria-label="figure"' in made[1]
+
+
+FORECAST = [
+    {"quantity": "tasks", "unit": "", "bound": "exact", "predicted": 14, "actual": 14},
+    {"quantity": "bytes in <b>", "unit": "B", "bound": "about", "predicted": 5e5, "actual": 6e5},
+    {"quantity": "computing time", "unit": "s", "bound": "about", "predicted": 8.4, "actual": None},
+    {"quantity": "GPU dollars", "unit": "USD", "bound": "about", "predicted": 2, "actual": 2.5},
+]
+
+
+def test_predictions_stand_beside_what_it_was_and_idle_time_has_a_cause(tmp_path):
+    with build(tmp_path) as run:
+        (row,) = run.read("runs").to_pylist()
+        task = f"run-{row['invocation']}"
+        folder = tmp_path / "_meta" / "commits" / f"{task}.json"
+        record = json.loads(folder.read_text())
+        uses = {"busy": 3.0, "judge": 1.0}
+        record["provenance"] |= {"forecast": FORECAST, "group_seconds": uses}
+        folder.write_text(json.dumps(record))
+    with Run.open(tmp_path) as run:
+        made = forecast.predictions(ReportData(run))
+    said = plain(made)
+    assert "tasks exact 14 14" in said
+    assert "500,000 B 600,000 B" in said
+    assert "8.4 s" in said
+    assert "2.00 USD 2.50 USD" in said
+    assert "busy 3.0 s (75 %), judge 1.0 s (25 %)" in said
+    assert "bytes in <b>" not in made
+
+
+def test_a_run_without_predictions_says_so(data):
+    assert "No command of this run made a prediction." in forecast.predictions(data)

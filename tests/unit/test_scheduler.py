@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures as futures
 import itertools
 import threading
 import time
@@ -513,3 +514,23 @@ def test_a_judge_whose_group_never_comes_back_is_told_at_the_end():
     with pytest.raises(KeyboardInterrupt):
         harness.run()
     assert len(seen) == 1
+
+
+def test_a_group_without_work_waits_for_scores_for_writers_or_for_nobody():
+    @dataclass(frozen=True)
+    class Judges(Computes):
+        lane = "judge"
+
+    scheduler = Harness([Asks(task("a"))]).run().scheduler
+    computes, judges = Computes(task("fit", "fit")), Judges(task("judge", "judging"))
+    now = time.time()
+
+    def why(*works, unwritten=0):
+        scheduler._writing = {futures.Future(): (work, now) for work in works}
+        scheduler._num_unwritten = unwritten
+        return scheduler._why_idle()
+
+    assert why() == "queue"
+    assert why(computes) == why(Asks(task("a"))) == "write"
+    assert why(computes, judges) == "judge"
+    assert why(computes, judges, unwritten=64) == "write"  # scheduler.max_unwritten
