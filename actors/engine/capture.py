@@ -54,9 +54,8 @@ class Capturer:
         """False: positions are booked, but no value is read except this rank's share of rows."""
         self.share = share
         """(rank, ranks) among which layers of raw rows are dealt out; None: not shared."""
-        self.raw_layers = deal(
-            [la for r in bundle.requests for c in r.capture if _is_raw(c) for la in c.layers], 0, 1
-        )
+        captures = dict.fromkeys(c for r in bundle.requests for c in r.capture)
+        self.raw_layers = deal([la for c in captures if _is_raw(c) for la in c.layers], 0, 1)
         """Every layer of which some request keeps raw rows."""
         self._bank = bank
         self._device = device
@@ -65,14 +64,10 @@ class Capturer:
         self._moments = MomentStore()
         self._no_rows: dict[str, Tensor] = {}
         """``[0, D]`` of each site seen: the answer of a selector that met no token."""
-        for request in bundle.requests:
-            if request.capture:
-                self._readings[request.id] = [self._make(c) for c in request.capture]
         self._by_place: dict[tuple[str, int], list[_GroupKey]] = {}
         self._sites: set[str] = set()
-        for readings in self._readings.values():
-            for reading in readings:
-                self._add_group(reading)
+        for capture in captures:
+            self._add_group(self._make(capture))
 
     def _make(self, capture: Capture) -> Reading:
         reading = make_reading(capture)
@@ -111,17 +106,22 @@ class Capturer:
                 self._by_place.setdefault((site, layer), []).append(key)
 
     def readings(self, request: Request) -> Sequence_[Reading]:
-        """The request's captures while it runs."""
-        return self._readings.get(request.id, ())
+        """The request's captures; made when first asked for, gone with its results."""
+        if not request.capture:
+            return ()
+        found = self._readings.get(request.id)
+        if found is None:
+            found = self._readings[request.id] = [self._make(c) for c in request.capture]
+        return found
 
     def reads_any(self, request: Request, start: int, stop: int) -> bool:
         """True when some capture of the request may select a position in ``[start, stop)``."""
-        readings = self._readings.get(request.id, ())
+        readings = self.readings(request)
         return any(r.selector.readable(start, stop, request.prompt_length) for r in readings)
 
     def may_read(self, request: Request, position: int) -> bool:
         """True when some capture of the request may select the position."""
-        readings = self._readings.get(request.id, ())
+        readings = self.readings(request)
         return any(r.selector.may_read(position, request.prompt_length) for r in readings)
 
     def wants(self, site: str) -> bool:
@@ -135,7 +135,7 @@ class Capturer:
         for span in batch.spans:
             sequence = span.sequence
             fresh = max(span.start, sequence.num_captured)
-            for reading in self._readings.get(sequence.request.id, ()):
+            for reading in self.readings(sequence.request):
                 length = sequence.request.prompt_length
                 wanted = reading.selector.readable(fresh, span.stop, length)
                 if not wanted:
@@ -239,7 +239,8 @@ class Capturer:
     def results(self, sequence: Sequence) -> tuple[tuple[CaptureResult, ...], int]:
         """A finished sequence's captures and how many of their values are not finite."""
         found, bad = [], 0
-        readings = self._readings.pop(sequence.request.id, ())
+        readings = self.readings(sequence.request)
+        self._readings.pop(sequence.request.id, None)
         for reading in readings:
             self._fill_absent(reading)
             known_good = is_known_good(reading)
