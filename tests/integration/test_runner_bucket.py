@@ -1,6 +1,6 @@
 """A job with a bucket leaves everything there, and a fresh machine goes on from that alone.
 
-The jobs and the command line are real, the group is a stand-in, the server is moto's.
+The jobs, the command line and, where it is installed, the server are real; the group is a stand-in.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from actors.errors import RankDied
 from jobs import cli
 from jobs.entry import main
 from storage.manifest import Run
+from tests.faults.servers import CACHE, R2Local
 from tests.s3_server import CREDENTIALS, moto_endpoint, store_at
 from tests.standin import StandInGroup, make_model_folder
 
@@ -63,14 +64,25 @@ def model(tmp_path_factory) -> Path:
     return make_model_folder(tmp_path_factory.mktemp("models") / "standin")
 
 
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory):
+    """Cloudflare's own local R2 where ``make faults`` has installed it, else moto."""
+    if not (CACHE / "wrangler/node_modules/miniflare").exists():
+        with moto_endpoint() as address:
+            yield address
+        return
+    server = R2Local(tmp_path_factory.mktemp("r2local"))
+    yield f"http://127.0.0.1:{server.port}{server.path}"
+    server.kill()
+
+
 @pytest.fixture
-def bucket(monkeypatch, request):
+def bucket(endpoint, monkeypatch, request):
     """Options that name an empty place in a bucket."""
-    with moto_endpoint() as endpoint:
-        names = {**CREDENTIALS, "R2_ENDPOINT": endpoint, "R2_BUCKET_NAME": "bucket"}
-        for name, value in names.items():
-            monkeypatch.setenv(name, value)
-        yield ("storage=r2", f"storage.prefix={request.node.name}")
+    names = {**CREDENTIALS, "R2_ENDPOINT": endpoint, "R2_BUCKET_NAME": "bucket"}
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    return ("storage=r2", f"storage.prefix={request.node.name}")
 
 
 def call(job: str, model: Path, run_dir: Path, *extra: str) -> int:
