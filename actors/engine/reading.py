@@ -117,17 +117,22 @@ def finish(reading: Reading, sequence: Sequence) -> CaptureResult:
 
 
 def _joined(pieces: list[Piece]) -> Tensor:
-    """All pieces in one tensor of its own; numpy asks for large pages, torch does not."""
+    """All pieces in one tensor of its own.
+
+    Numpy copies: on the calling thread alone and without the GIL. Torch would start its own threads
+    under each of those that put results together.
+    """
     parts = [piece.rows() for piece in pieces]
-    like = parts[0]
-    kind = torch.int16 if like.dtype == torch.bfloat16 else like.dtype
-    shape = (like.shape[0], sum(part.shape[1] for part in parts), like.shape[2])
-    array = np.empty(shape, dtype=torch.empty(0, dtype=kind).numpy().dtype)
-    whole, first = torch.from_numpy(array).view(like.dtype), 0
-    for part in parts:
+    kind = parts[0].dtype
+    # numpy knows no bfloat16; bits are bits.
+    plain = [p.view(torch.int16).numpy() if kind == torch.bfloat16 else p.numpy() for p in parts]
+    like = plain[0]
+    shape = (like.shape[0], sum(part.shape[1] for part in plain), like.shape[2])
+    whole, first = np.empty(shape, dtype=like.dtype), 0
+    for part in plain:
         whole[:, first : first + part.shape[1]] = part
         first += part.shape[1]
-    return whole
+    return torch.from_numpy(whole).view(kind)
 
 
 def _reduced(sums_L2D: Tensor, count: int, capture: Capture) -> np.ndarray:

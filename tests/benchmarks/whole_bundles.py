@@ -48,7 +48,7 @@ def requests(count: int, prompt: int, new: int, engine: Engine, mode: str) -> Bu
     )
 
 
-def whole_s(engine: Engine, bundle: Bundle, repeat: int = 4) -> float:
+def whole_s(engine: Engine, bundle: Bundle, repeat: int = 3) -> float:
     """Seconds to answer a bundle, the median of a few after two warm-ups."""
     found = []
     for number in range(2 + repeat):
