@@ -8,11 +8,10 @@ from conf.errors import UserError
 from conf.schema import StorageConfig
 from jobs.entry import ExitCode
 from jobs.report.console import Console
-from jobs.stores import object_store
+from jobs.stores import object_store, usable_store
 from storage import upload
 from storage.bucket import Bucket
 from storage.manifest import Run
-from storage.preflight import preflight
 from storage.store import ObjectStore
 
 
@@ -22,9 +21,7 @@ def move(folder: Path, config: StorageConfig, console: Console, *, is_down: bool
     Raises:
         UserError: No bucket is named, or it is not usable.
     """
-    store = _bucket(config)
-    if not is_down:
-        preflight(store)
+    store = _named(object_store(config) if is_down else usable_store(config))
     with Run.open(folder) as run:
         moved = upload.sync(run, store, "from_bucket" if is_down else "to_bucket")
         num_tasks = len(run.commits())
@@ -43,14 +40,13 @@ def move(folder: Path, config: StorageConfig, console: Console, *, is_down: bool
 
 def verify_bucket(config: StorageConfig, console: Console) -> int:
     """Read every committed object back and hash it; 1 when one is not as committed."""
-    store = _bucket(config)
+    store = _named(object_store(config))
     report = Bucket(store).verify()
     console.note(f"{store.name}: {report.summary()}")
     return ExitCode.DONE if report.is_whole else ExitCode.SOME_FAILED
 
 
-def _bucket(config: StorageConfig) -> ObjectStore:
-    store = object_store(config)
+def _named(store: ObjectStore | None) -> ObjectStore:
     if store is None:
         raise UserError("storage=local has no bucket; add storage=r2 and storage.bucket=NAME.")
     return store

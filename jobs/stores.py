@@ -13,9 +13,17 @@ from storage.manifest import Run
 from storage.preflight import preflight
 from storage.store import ObjectStore, S3Settings
 
+PREFLIGHT_S = 30.0
+"""A bucket that does not answer for so long is refused; an upload waits longer, as configured."""
 
-def object_store(config: StorageConfig) -> ObjectStore | None:
-    """The bucket behind the run folder, or None when results stay on this machine."""
+
+def object_store(config: StorageConfig, *, patience_s: float | None = None) -> ObjectStore | None:
+    """The bucket behind the run folder, or None when results stay on this machine.
+
+    Args:
+        config: Which, and ``upload_timeout_s``.
+        patience_s: How long a request is repeated; by default as long as an upload may take.
+    """
     if config.kind == "local":
         return None
     # Only here: the S3 client takes a second to import, and most runs have no bucket.
@@ -28,9 +36,21 @@ def object_store(config: StorageConfig) -> ObjectStore | None:
             bucket=config.bucket or "",
             prefix=config.prefix,
             region=config.region or "auto",
-            patience=Patience(deadline_s=config.upload_timeout_s),
+            patience=Patience(deadline_s=patience_s or config.upload_timeout_s),
         )
     )
+
+
+def usable_store(config: StorageConfig) -> ObjectStore | None:
+    """The bucket, once it has shown that it can be used; None when there is none.
+
+    Raises:
+        PreflightError: The bucket lacks a right or a property, or does not answer.
+    """
+    impatient = object_store(config, patience_s=min(PREFLIGHT_S, config.upload_timeout_s))
+    if impatient is not None:
+        preflight(impatient)
+    return object_store(config)
 
 
 def open_run(config: StorageConfig, folder: Path) -> Run:
@@ -39,7 +59,5 @@ def open_run(config: StorageConfig, folder: Path) -> Run:
     Raises:
         PreflightError: The bucket lacks a right or a property; nothing was opened.
     """
-    store = object_store(config)
-    if store is not None:
-        preflight(store)
+    store = usable_store(config)
     return Run.open(folder, store=store, max_pending_bytes=config.max_pending_bytes)

@@ -6,7 +6,7 @@ import pytest
 
 from conf.errors import UserError
 from conf.schema import StorageConfig
-from jobs import moves
+from jobs import moves, stores
 from jobs.report.console import Console
 from storage.errors import CorruptFileError, PreflightError
 from storage.folder import FolderStore
@@ -19,7 +19,8 @@ CONFIG = StorageConfig(name="test", kind="s3")
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     made = FolderStore(tmp_path / "bucket")
-    monkeypatch.setattr(moves, "object_store", lambda _: made)
+    for module in (moves, stores):
+        monkeypatch.setattr(module, "object_store", lambda *_, **__: made)
     return made
 
 

@@ -70,7 +70,7 @@ def test_a_bucket_that_may_not_be_deleted_from_is_found_before_anything_is_opene
 ) -> None:
     store = FolderStore(tmp_path / "bucket")
     monkeypatch.setattr(store, "delete", lambda key: None)
-    monkeypatch.setattr(stores, "object_store", lambda _: store)
+    monkeypatch.setattr(stores, "object_store", lambda *_, **__: store)
 
     with pytest.raises(PreflightError, match="gone failed"):
         open_run(config(kind="s3"), tmp_path / "run")
@@ -79,9 +79,25 @@ def test_a_bucket_that_may_not_be_deleted_from_is_found_before_anything_is_opene
 
 def test_the_byte_limit_of_the_configuration_reaches_the_uploader(tmp_path, monkeypatch) -> None:
     store = FolderStore(tmp_path / "bucket")
-    monkeypatch.setattr(stores, "object_store", lambda _: store)
+    monkeypatch.setattr(stores, "object_store", lambda *_, **__: store)
 
     with open_run(config(kind="s3", max_pending_bytes=12_345), tmp_path / "run") as run:
         assert run._uploader._max_pending_bytes == 12_345
         assert run.store is store
     assert list(store.list("_meta/preflight")) == []
+
+
+def test_a_bucket_that_does_not_answer_is_refused_sooner_than_an_upload_gives_up(
+    tmp_path, monkeypatch
+) -> None:
+    store = FolderStore(tmp_path / "bucket")
+    asked: list[float | None] = []
+
+    def note(_: StorageConfig, *, patience_s: float | None = None) -> FolderStore:
+        asked.append(patience_s)
+        return store
+
+    monkeypatch.setattr(stores, "object_store", note)
+    stores.usable_store(config(kind="s3", upload_timeout_s=600.0))
+    stores.usable_store(config(kind="s3", upload_timeout_s=5.0))
+    assert asked == [30.0, None, 5.0, None]
