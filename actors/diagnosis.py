@@ -243,3 +243,22 @@ def find_refusal(outcomes: Sequence[Outcome], *, doing: str, size: int) -> Reque
     if len(outcomes) == size and all(one.is_user_error for one in outcomes):
         return RequestRefused(doing=doing, cause=outcomes[0].cause)
     return None
+
+
+def first_line(text: str) -> str:
+    """First line that says something, at most 300 characters of it."""
+    line = next((one.strip() for one in text.splitlines() if one.strip()), "no message")
+    return line if len(line) <= 300 else line[:297] + "..."
+
+
+def why_it_died(text: str) -> str:
+    """Ray's paragraph about a dead actor, as one clause."""
+    if "connection error code 2" in text:
+        return "its process ended without a word: killed, out of memory or crashed"
+    if "is unavailable" in text:
+        return "its process, or the whole node, cannot be reached any more"
+    for mark in ("Worker exit detail:", "The actor is dead because", "The actor died because"):
+        _, found, rest = text.partition(mark)
+        if found:
+            return first_line(rest)
+    return first_line(text)

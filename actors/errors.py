@@ -215,6 +215,20 @@ class RequestRefused(GroupError):
         return f"the model group refused to {self.doing}: {self.cause}"
 
 
+class ObjectStoreFull(RequestRefused):
+    """The work did not fit into Ray's object store beside what is there; the group is usable.
+
+    Example: a bundle carries many vectors while captured rows of the last one wait to be written.
+    """
+
+    def sentence(self) -> str:
+        """One sentence for the user."""
+        return (
+            f"Ray's object store had no room to {self.doing}: {self.cause}; lower "
+            "schedule.bundle_requests, or give Ray more memory (ray start --object-store-memory)"
+        )
+
+
 class EngineOutOfDate(GroupError):
     """A resident group runs other engine code than the caller expects.
 

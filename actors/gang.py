@@ -21,24 +21,22 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.diagnosis import Outcome
+from actors.diagnosis import Outcome, first_line, why_it_died
 from actors.errors import GroupStartFailed, ResourcesMissing
 from actors.group_spec import GroupSpec
 from actors.placement import bundles, why_it_cannot_fit, why_it_waits
 from actors.rank import CONCURRENCY_GROUPS, RankActor
 from actors.rank_report import RankFacts, RankStatus
-from actors.request import Bundle
 from conf.errors import UserError
 
 if TYPE_CHECKING:
+    from actors.pending import Pending
     from actors.rendezvous import RankAssignment
 
 STATUS_TIMEOUT_S = 2.0
 """A rank that cannot say what it does within this is stopped, or holds the interpreter's lock."""
 NAME_TIMEOUT_S = 10.0
 """For the names of a group that has just ended to become free."""
-BY_REFERENCE_TOKENS = 20_000
-"""Bundles with more tokens go through the object store once instead of to each rank."""
 PLACE_SLICE_S = 1.0
 """Nodes may go while resources are waited for, so the wait looks up this often."""
 EXIT_TIMEOUT_S = 10.0
@@ -155,22 +153,20 @@ class Gang:
         ready, _ = ray.wait(list(watched), num_returns=1, timeout=timeout_s)
         return [fetch(watched[ref], ref) for ref in ready]
 
-    def send(
-        self, sequence: int, bundle: Bundle, *, stream: bool, hold_rows: bool
-    ) -> dict[Any, int]:
-        """Give every rank the bundle; returns the refs of their answers with their ranks.
+    def send(self, pending: Pending) -> dict[Any, int]:
+        """Give every rank a packed bundle; returns the refs of their answers with their ranks.
 
         The ref of a streaming rank 0 yields tokens first.
         """
-        size = sum(len(request.token_ids) for request in bundle.requests)
-        payload = ray.put(bundle) if size > BY_REFERENCE_TOKENS or bundle.vectors else bundle
+        sequence, payload = pending.sequence, pending.payload
 
         def call(rank: Any, number: int) -> Any:  # noqa: ANN401 - Ray's handles are untyped
-            name = f"run {bundle.id} rank {number}"
-            if stream and number == 0:
+            name = f"run {pending.bundle_id} rank {number}"
+            if pending.stream and number == 0:
                 method = rank.stream.options(name=name, num_returns="streaming")
                 return method.remote(sequence, payload)
-            return rank.run.options(name=name).remote(sequence, payload, hold_rows=hold_rows)
+            method = rank.run.options(name=name)
+            return method.remote(sequence, payload, hold_rows=pending.hold_rows)
 
         return self.each(call)
 
@@ -276,22 +272,3 @@ def fetch(rank: int, ref: Any) -> Outcome:  # noqa: ANN401 - a ref, or a stream 
             details=text,
         )
     return Outcome(rank=rank, kind="answered", at_s=time.monotonic(), value=value)
-
-
-def first_line(text: str) -> str:
-    """First line that says something, at most 300 characters of it."""
-    line = next((one.strip() for one in text.splitlines() if one.strip()), "no message")
-    return line if len(line) <= 300 else line[:297] + "..."
-
-
-def why_it_died(text: str) -> str:
-    """Ray's paragraph about a dead actor, as one clause."""
-    if "connection error code 2" in text:
-        return "its process ended without a word: killed, out of memory or crashed"
-    if "is unavailable" in text:
-        return "its process, or the whole node, cannot be reached any more"
-    for mark in ("Worker exit detail:", "The actor is dead because", "The actor died because"):
-        _, found, rest = text.partition(mark)
-        if found:
-            return first_line(rest)
-    return first_line(text)

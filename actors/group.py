@@ -23,6 +23,7 @@ from actors.gang import Gang
 from actors.group_spec import GroupSpec, GroupState
 from actors.idle import GroupClock
 from actors.metrics import METER
+from actors.parcel import pack
 from actors.pending import Pending
 from actors.rank_report import RankAnswer, RankFacts, RankStatus
 from actors.request import Bundle, EngineSpec, ModelInfo, Reply, Token
@@ -114,15 +115,15 @@ class ModelGroup:
     def submit(self, bundle: Bundle, *, stream: bool = False, hold_rows: bool = False) -> Pending:
         """Queue a bundle. Its result comes through ``wait``; bundles run in this order.
 
-        With ``hold_rows`` captured rows stay in the ranks until ``rows`` takes them.
+        With ``hold_rows`` captured rows stay in the ranks until ``rows`` takes them. Raises
+        ``ObjectStoreFull`` when it cannot be sent; the group goes on without it.
         """
-        limits = Limits(
-            whole_s=self.cluster.run_timeout_s,
-            straggler_s=self.cluster.straggler_timeout_s,
-            stall_s=self.cluster.stall_timeout_s,
-        )
+        whole_s, straggler_s = self.cluster.run_timeout_s, self.cluster.straggler_timeout_s
+        stall_s = self.cluster.stall_timeout_s
+        limits = Limits(whole_s=whole_s, straggler_s=straggler_s, stall_s=stall_s)
         watch = self._new_watch(f"run bundle {bundle.id}", limits)
         pending = Pending(bundle, watch=watch, stream=stream, hold_rows=hold_rows)
+        pending.payload = pack(bundle)
         with self._lock:
             if self.state is not GroupState.READY:
                 raise GroupClosed(doing=watch.doing, cause=f"it is {self.state.value}")
@@ -236,12 +237,7 @@ class ModelGroup:
             if not pending.is_sent:
                 self._sequence += 1
                 pending.sequence = self._sequence
-                pending.refs = self._gang.send(
-                    self._sequence,
-                    pending.bundle,
-                    stream=pending.stream,
-                    hold_rows=pending.hold_rows,
-                )
+                pending.refs = self._gang.send(pending)
 
     def _advance(self, *, timeout_s: float | None) -> None:
         """Take one step with the bundle that is running, short enough for others to get a turn."""

@@ -66,6 +66,7 @@ class Pending:
         blamed: True when the group failed while this bundle was running. Those that only waited
             behind it are innocent: they failed with the group and may be sent again.
         sequence: Number of the bundle in the group's life; 0 before it is sent.
+        payload: What is sent to the ranks; None before it is packed.
         engine_s: Seconds inside the engine, on rank 0.
         idle_s: Seconds rank 0 had nothing to do before this bundle.
     """
@@ -78,6 +79,7 @@ class Pending:
         self.stream = stream
         self.hold_rows = hold_rows
         self.sequence = 0
+        self.payload: Any = None
         self.watch = watch
         self.refs: dict[Any, int] = {}
         self.blamed = False
@@ -141,4 +143,4 @@ class Pending:
     def _close(self) -> None:
         """Drop what Ray would otherwise keep in its object store."""
         self.finished_s = time.monotonic()
-        self.refs = {}
+        self.refs, self.payload = {}, None

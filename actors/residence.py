@@ -189,6 +189,10 @@ class Residence:
                 except GroupClosed:
                     self._queue.put_back(batch)
                     return
+                except RequestRefused as error:  # there was no room for it
+                    for entry in batch:
+                        self._deliver(entry, Outcome(error=error, blamed=True))
+                    continue
                 self._flying.append((batch, answer, time.monotonic()))
 
     def _wait(self, group: Group) -> None:

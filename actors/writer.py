@@ -18,8 +18,8 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.diagnosis import why_it_died
 from actors.errors import GroupError, RankDied
-from actors.gang import why_it_died
 from actors.shares import CapturedPart
 from storage.activations import ActivationWriter, RowBlock
 from storage.manifest import Run

@@ -14,6 +14,7 @@ from actors.errors import (
     GroupClosed,
     GroupError,
     GroupStartFailed,
+    ObjectStoreFull,
     RequestRefused,
     ResourcesMissing,
 )
@@ -64,7 +65,7 @@ def decide(
         return Decision.STOP
     if isinstance(error, GroupStartFailed | GroupClosed):
         return Decision.RETRY if attempt < START_ATTEMPTS else Decision.STOP
-    if isinstance(error, RequestRefused):
+    if isinstance(error, RequestRefused) and not isinstance(error, ObjectStoreFull):
         return Decision.SPLIT if num_tasks > 1 else Decision.SKIP
     if isinstance(error, GroupError):
         if attempt < max_attempts:

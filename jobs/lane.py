@@ -16,7 +16,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, TypeAlias
 
-from actors.errors import GroupClosed, GroupError, RequestRefused
+from actors.errors import GroupClosed, GroupError, ObjectStoreFull, RequestRefused
 from actors.idle import GroupClock
 from actors.request import Bundle, Token
 from conf.errors import UserError
@@ -191,6 +191,8 @@ class GroupLane:
         except GroupClosed as error:
             self._flying.append(Flight(load, Dropped(bundle.id, error), began, self.name))
             raise
+        except ObjectStoreFull as error:
+            answer = Dropped(bundle.id, error, blamed=True)
         self._flying.append(Flight(load, answer, began, self.name))
 
     def _wait(self, group: Group) -> None:

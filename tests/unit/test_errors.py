@@ -13,6 +13,7 @@ from actors.errors import (
     GroupClosed,
     GroupError,
     GroupStartFailed,
+    ObjectStoreFull,
     RankDied,
     RankHung,
     RankRaised,
@@ -32,6 +33,7 @@ EXAMPLES = [
     RanksDiverged(**COMMON, digests=("aa", "bb")),
     GroupClosed(doing="run bundle b7", cause="it is closed"),
     RequestRefused(doing="run bundle b7", cause="layer 99 is not below 6"),
+    ObjectStoreFull(doing="take in bundle b7", cause="Local disk is full"),
     EngineOutOfDate(doing="attach", cause="run group down", expected="e1", found="e2"),
 ]
 

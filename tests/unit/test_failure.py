@@ -11,6 +11,7 @@ from actors.errors import (
     GroupClosed,
     GroupError,
     GroupStartFailed,
+    ObjectStoreFull,
     RankDied,
     RankHung,
     RankRaised,
@@ -126,3 +127,10 @@ def test_a_failed_task_keeps_its_sentence_between_processes() -> None:
 
     assert type(copy) is TaskFailed
     assert copy.message == str(copy) == "guilt: 3 of 6 responses passed"
+
+
+def test_a_full_object_store_is_tried_again_then_asked_for_less():
+    full = ObjectStoreFull(doing="take in bundle b7", cause="full")
+    assert decide(full, attempt=1, num_tasks=4) is Decision.RETRY
+    assert decide(full, attempt=2, num_tasks=4) is Decision.SPLIT
+    assert decide(full, attempt=2, num_tasks=1) is Decision.SKIP

@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from actors.gang import Gang, first_line, why_it_died
+from actors.diagnosis import first_line, why_it_died
+from actors.gang import Gang
 from actors.group_spec import GroupSpec
 from actors.rank_report import RankFacts
 

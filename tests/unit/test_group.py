@@ -46,8 +46,9 @@ class ScriptedGang:
         self.may_answer = threading.Event()
         self.may_answer.set()
 
-    def send(self, sequence, bundle, *, stream, hold_rows):
-        self.sent.append((sequence, bundle.id, stream, hold_rows))
+    def send(self, pending):
+        bundle, stream = pending.payload, pending.stream
+        self.sent.append((pending.sequence, bundle.id, stream, pending.hold_rows))
         refs = {(bundle.id, rank): rank for rank in range(2)}
         tokens = [Token(request_id="r", index=i, token_id=i) for i in range(3)] if stream else []
         for ref in refs:

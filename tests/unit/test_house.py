@@ -19,7 +19,7 @@ from conf.schema import GROUPS, JOBS
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("conf", "storage", "actors", "jobs")  # imports point left, nothing points right
 ENTRIES = {f"jobs/{job}.py" for job in JOBS}
-RAY_ACTORS = ("gang", "group", "rank", "supervisor", "writer", "judge", "metrics")
+RAY_ACTORS = ("gang", "group", "parcel", "rank", "supervisor", "writer", "judge", "metrics")
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 50
 

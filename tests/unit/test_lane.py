@@ -8,7 +8,13 @@ from queue import SimpleQueue
 
 import pytest
 
-from actors.errors import GroupClosed, GroupStartFailed, RankDied, RequestRefused
+from actors.errors import (
+    GroupClosed,
+    GroupStartFailed,
+    ObjectStoreFull,
+    RankDied,
+    RequestRefused,
+)
 from actors.request import Bundle, Reply, Token
 from conf.errors import UserError
 from jobs import lane as lanes
@@ -253,4 +259,23 @@ def test_waits_are_short_while_the_group_could_take_more():
     scene.lane.send(bundle("slow"), None)
     while lanes.FULL_WAIT_S not in scene.group.waits:
         time.sleep(0.001)
+    scene.lane.close()
+
+
+def test_a_bundle_without_room_in_the_object_store_is_to_blame_and_leaves_the_group_up():
+    scene = Scene()
+    scene.next(Ready)
+    full, plain = ObjectStoreFull(doing="take in bundle big", cause="full"), scene.group.submit
+
+    def submit(bundle, *, stream=False):
+        if bundle.id == "big":
+            raise full
+        return plain(bundle, stream=stream)
+
+    scene.group.submit = submit
+    scene.lane.send(bundle("big"), "big")
+    flight = scene.next(Landed).flight
+    assert (flight.answer.error, flight.answer.blamed) == (full, True)
+    scene.lane.send(bundle("a"), "a")
+    assert scene.next(Landed).flight.answer.error is None
     scene.lane.close()
