@@ -328,7 +328,10 @@ def test_an_empty_bundle_and_a_bundle_of_refused_requests_have_replies():
 
 
 class _Waits(TorchDispatchMode):
-    """Names of the operators that would wait for a device."""
+    """Names of what would wait for a device: values read on the host, shapes made by values."""
+
+    OPERATORS = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2")
+    METHODS = ("tolist", "numpy", "cpu")  # on the CPU no operator shows these
 
     def __init__(self):
         super().__init__()
@@ -337,9 +340,57 @@ class _Waits(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.num_calls += 1
-        if func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "equal"):
+        name = func.overloadpacket.__name__
+        indices = args[1] if name in ("index", "index_put", "index_put_") else ()
+        by_mask = any(i is not None and i.dtype == torch.bool for i in indices)
+        if name in self.OPERATORS or by_mask:
             self.found.append(str(func))
         return func(*args, **(kwargs or {}))
+
+    def __enter__(self):
+        self._plain = {name: getattr(torch.Tensor, name) for name in self.METHODS}
+        for name, method in self._plain.items():
+            setattr(torch.Tensor, name, self._noting(name, method))
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        for name, method in self._plain.items():
+            setattr(torch.Tensor, name, method)
+        return super().__exit__(*error)
+
+    def _noting(self, name, method):
+        def call(tensor, *args, **kwargs):
+            self.found.append(name)
+            return method(tensor, *args, **kwargs)
+
+        return call
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x[0] > 0),
+        lambda x: int(x.argmax()),
+        lambda x: x.tolist(),
+        lambda x: x.cpu(),
+        lambda x: x.numpy(),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: x.masked_select(x > 0),
+        lambda x: torch.equal(x, x),
+        lambda x: x.unique(),
+    ],
+)
+def test_the_watch_sees_every_way_to_wait(wait):
+    value = torch.arange(4.0)
+    with _Waits() as watch:
+        torch.where(value > 2, value, value[torch.tensor([0, 0, 1, 1])]).clamp_min(1).sum()
+    assert watch.num_calls >= 4
+    assert watch.found == []
+    with watch:
+        wait(value)
+    assert len(watch.found) >= 1
 
 
 @pytest.mark.parametrize("name", tiny.FAMILIES)
