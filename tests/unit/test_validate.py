@@ -156,24 +156,35 @@ def test_an_id_that_is_used_twice_is_refused_since_draws_depend_on_it():
 
 def test_refused_requests_get_an_error_result_and_the_others_their_answers():
     engine = tiny.engine(tiny.model_path("llama"))
-    prompts = tiny.prompts(4, 20)
+    prompts = tiny.prompts(6, 20)
     good = [ask(i, p, 5) for i, p in enumerate(prompts)]
+    far = Steering(layer=0, vector="good", coefficient=1.0)
     bad = [
         ask("vocabulary", (3, 161), 5),
         ask("context", range(3, 103), 500),
         ask("width", (3,), 5, steering=(Steering(layer=0, vector="v", coefficient=1.0),)),
         ask("layer", (3,), 5, capture=(Capture(layers=(9,)),)),
+        ask("site", (3,), 5, capture=(Capture(layers=(0,), sites=("head",)),)),
+        ask("position", (3,), 5, steering=(dataclasses.replace(far, positions="at:1,6"),)),
     ]
     mixed = [r for pair in zip(good, bad, strict=True) for r in pair]
-    vectors = {"v": np.ones(7, "f4")}
+    vectors = {"v": np.ones(7, "f4"), "good": np.ones(96, "f4")}
     reply = tiny.run(engine, mixed, vectors)
     alone = tiny.run(engine, good)
     assert [r.id for r in reply.results] == [r.id for r in mixed]
     assert [r.completion_ids for r in reply.results[::2]] == [
         r.completion_ids for r in alone.results
     ]
-    for result, kind in zip(
-        reply.results[1::2], ["invalid", "too_long", "invalid", "invalid"], strict=True
-    ):
+    said = {
+        "vocabulary": "token_ids holds 161",
+        "context": "this engine holds 512 tokens at most",
+        "width": "the residual stream is 96 wide",
+        "layer": "layer=9 does not exist",
+        "site": "site='head' does not exist",
+        "position": "positions='at:1,6' names 6, outside the sequence of at most 6",
+    }
+    for result in reply.results[1::2]:
+        kind = "too_long" if result.id == "context" else "invalid"
         assert (result.finish_reason, result.error.type) == ("error", kind)
+        assert said[result.id] in result.error.message
         assert result.completion_ids == result.captures == result.receipts == ()
