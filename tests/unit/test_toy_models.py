@@ -30,9 +30,9 @@ from jobs.toy.held_out import TRAITS, read_trait
 
 FOLDER = Path(__file__).parents[2] / "jobs" / "toy" / "models"
 UNSEEN_SEED = 90_001
-# What the shipped weights reach, less a margin of two prefixes in 26 for another CPU's rounding.
-LEAST_POSITIVE = {"toy_mla": 0.80, "toy_gqa": 0.62}
-MOST_NEGATIVE = {"toy_mla": 0.15, "toy_gqa": 0.18}
+# The shipped weights reach 0.916 and 0.042, and 0.864 and 0.059; other rounding may move a few.
+LEAST_POSITIVE = {"toy_mla": 0.90, "toy_gqa": 0.84}
+MOST_NEGATIVE = {"toy_mla": 0.10, "toy_gqa": 0.10}
 
 
 @cache
@@ -87,7 +87,7 @@ def test_negative_prefixes_mostly_do_not(model: str) -> None:
 def test_cues_that_were_never_trained_on_still_separate_the_polarities(model: str) -> None:
     positive = fmean(rate.held_out_positive for rate in rates(model))
     negative = fmean(rate.held_out_negative for rate in rates(model))
-    assert positive - negative >= 0.3
+    assert positive - negative >= 0.5
 
 
 @pytest.mark.parametrize("model", MODELS)
