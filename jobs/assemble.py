@@ -95,8 +95,7 @@ class _Assembly:
     """Builds one point's work; each method returns the ids that later stages wait for."""
 
     def __init__(self, request: JobRequest, identity: Identity, source: Identity | None) -> None:
-        self.request = request
-        self.identity = identity
+        self.request, self.identity = request, identity
         self.source = source or identity
         self.found_in = MAIN if source is None else EXTRACTED
         self.config = request.config

@@ -21,7 +21,7 @@ from actors.errors import (
 from conf.errors import UserError
 from storage.errors import StorageError
 
-START_ATTEMPTS = 2
+START_ATTEMPTS = 3
 """Times a model group is started in a row before the run stops."""
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import concurrent.futures as futures
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -83,7 +83,7 @@ class Scheduler:
         self._failures: dict[str, int] = {}
         self._writing: dict[futures.Future[None], tuple[Work, float]] = {}
         self._finished: deque[futures.Future[None]] = deque()
-        self._num_unwritten = 0
+        self._open = Counter[str]()  # threads' work, by the lane of CPU work or "group"
         self._told: Mapping[str, int] = {}
         self._told_s = 0.0
         workers = self.settings.cpu_workers
@@ -134,7 +134,7 @@ class Scheduler:
             self._finished.append(future)
             self.fleet.events.put(None)
 
-        self._num_unwritten += isinstance(work, GroupWork)
+        self._open[getattr(work, "lane", "group")] += 1
         future = pool.submit(job)
         self._writing[future] = (work, time.time())
         future.add_done_callback(wake)
@@ -152,7 +152,7 @@ class Scheduler:
                 break
             self.fleet.send(lane, asked.bundle, asked)
         for role in self._queue.roles:
-            while self._num_unwritten < self.settings.max_unwritten:
+            while self._open["group"] < self.settings.max_unwritten:
                 lane = self.fleet.lane_for(role, self._queue.num_ready(role))
                 bundle = None if lane is None else self._queue.pop(role)
                 if lane is None or bundle is None:
@@ -164,9 +164,9 @@ class Scheduler:
 
     def _why_idle(self) -> Use:
         """What a group without work waits for: scores, unwritten results, or nothing of ours."""
-        doing = {getattr(work, "lane", "compute") for work, _ in self._writing.values()}
-        is_full = self._num_unwritten >= self.settings.max_unwritten
-        return "judge" if "judge" in doing and not is_full else "write" if doing else "queue"
+        if self._open["judge"] and self._open["group"] < self.settings.max_unwritten:
+            return "judge"
+        return "write" if self._writing else "queue"
 
     def _made(self, bundle: PlannedBundle) -> Bundle:
         """What the group is asked; the tasks are RUNNING from now on."""
@@ -190,7 +190,7 @@ class Scheduler:
         while self._finished:
             future = self._finished.popleft()
             work, began = self._writing.pop(future)
-            self._num_unwritten -= isinstance(work, GroupWork)
+            self._open[getattr(work, "lane", "group")] -= 1
             self._settle(future, work, began)
 
     def _return(self, asked: Asked, flight: Flight) -> None:

@@ -57,11 +57,12 @@ def test_patience_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize("kind", [GroupStartFailed, GroupClosed])
-def test_a_group_is_started_twice_and_then_the_run_stops(kind: type[GroupError]) -> None:
-    assert START_ATTEMPTS == 2
+def test_a_group_is_started_three_times_and_then_the_run_stops(kind: type[GroupError]) -> None:
+    assert START_ATTEMPTS == 3
     assert decide(group_error(kind), attempt=1) is Decision.RETRY
-    assert decide(group_error(kind), attempt=2) is Decision.STOP
-    assert decide(group_error(kind), attempt=2, num_tasks=9, max_attempts=9) is Decision.STOP
+    assert decide(group_error(kind), attempt=2) is Decision.RETRY
+    assert decide(group_error(kind), attempt=3) is Decision.STOP
+    assert decide(group_error(kind), attempt=3, num_tasks=9, max_attempts=9) is Decision.STOP
 
 
 def test_a_cluster_that_is_too_small_stops_the_run_at_once() -> None:

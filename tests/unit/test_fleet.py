@@ -137,8 +137,10 @@ def test_a_start_that_fails_is_tried_again_and_then_the_run_stops(scene, caplog)
         one.until(lambda: False, {"model": 1})
     assert [(row["error_type"], row["outcome"]) for row in one.log.rows] == [
         ("GroupStartFailed", "retry"),
+        ("GroupStartFailed", "retry"),
         ("GroupStartFailed", "stop"),
     ]
+    assert "rank 0 died; starting it again (attempt 2)" in caplog.text
     assert "did not start: " in caplog.text
     assert "rank 0 died; another one is started" in caplog.text
 

@@ -264,7 +264,7 @@ def test_a_refused_bundle_keeps_its_group():
     assert len(harness.groups) == 1
 
 
-def test_a_group_that_does_not_start_is_tried_twice_and_then_stops_the_run():
+def test_a_group_that_does_not_start_is_tried_three_times_and_then_stops_the_run():
     tried = []
 
     def start(number):
@@ -273,7 +273,7 @@ def test_a_group_that_does_not_start_is_tried_twice_and_then_stops_the_run():
 
     with pytest.raises(ClusterFailed, match="rank 1"):
         Harness([Asks(task("a"))], start=start).run()
-    assert tried == [1, 2]
+    assert tried == [1, 2, 3]
 
 
 def test_missing_resources_stop_at_once():
