@@ -6,6 +6,7 @@ import concurrent.futures as futures
 import itertools
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -527,7 +528,8 @@ def test_a_group_without_work_waits_for_scores_for_writers_or_for_nobody():
 
     def why(*works, unwritten=0):
         scheduler._writing = {futures.Future(): (work, now) for work in works}
-        scheduler._num_unwritten = unwritten
+        scheduler._open = Counter(getattr(work, "lane", "group") for work in works)
+        scheduler._open["group"] += unwritten
         return scheduler._why_idle()
 
     assert why() == "queue"
