@@ -6,6 +6,7 @@ second that a token may not delete than after a night of captures.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from conf.schema import StorageConfig
@@ -60,4 +61,19 @@ def open_run(config: StorageConfig, folder: Path) -> Run:
         PreflightError: The bucket lacks a right or a property; nothing was opened.
     """
     store = usable_store(config)
-    return Run.open(folder, store=store, max_pending_bytes=config.max_pending_bytes)
+    return Run.open(
+        folder,
+        store=store,
+        max_pending_bytes=config.max_pending_bytes,
+        on_pending=note_backlog,
+    )
+
+
+def note_backlog(num_bytes: int) -> None:
+    """Tell Ray's metrics what waits for the bucket, once the driver has loaded them.
+
+    Ray reads its settings when it is imported, which is not for a run folder to decide.
+    """
+    metrics = sys.modules.get("actors.metrics")
+    if metrics is not None:
+        metrics.METER.set("traitmill_upload_backlog_bytes", num_bytes)

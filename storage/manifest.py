@@ -24,7 +24,7 @@ from storage.parquet import Filters, Provenance, Staged, read_table, write_table
 from storage.records import Commit, FileRecord, Manifest
 from storage.schema import conform, migrate, schema_of
 from storage.store import ObjectStore
-from storage.upload import MAX_PENDING_BYTES, Uploader, push_papers
+from storage.upload import MAX_PENDING_BYTES, OnPending, Uploader, push_papers
 from storage.wip import Workshop
 
 __all__ = ["Report", "Run", "Staged", "verify"]
@@ -33,7 +33,7 @@ __all__ = ["Report", "Run", "Staged", "verify"]
 class Run:
     """One run folder, and the bucket behind it; several processes may have it open."""
 
-    def __init__(self, root: Path, store: ObjectStore | None, max_pending_bytes: int) -> None:
+    def __init__(self, root: Path, store: ObjectStore | None, limit: int, told: OnPending) -> None:
         self.root = root
         self.store = store
         self._workshop = Workshop(root / layout.WIP)
@@ -46,7 +46,8 @@ class Run:
                 store,
                 wip=self.wip,
                 on_replaced=lambda commit: self.forget(commit.task_id),
-                max_pending_bytes=max_pending_bytes,
+                max_pending_bytes=limit,
+                on_pending=told,
             )
 
     @classmethod
@@ -56,19 +57,20 @@ class Run:
         *,
         store: ObjectStore | None = None,
         max_pending_bytes: int = MAX_PENDING_BYTES,
+        on_pending: OnPending = None,
     ) -> Self:
         """Open or create a run folder, and sweep what dead writers left half-written.
 
         Args:
             root: Run folder.
-            store: Bucket that holds the run as well. Its commits count as done here, and each
-                commit made here is uploaded in the background.
+            store: Holds the run as well: its commits count as done, and each one made is uploaded.
             max_pending_bytes: ``commit`` waits while more than this is not yet in the bucket.
+            on_pending: Told how many bytes wait for the bucket, whenever that changes.
         """
         root = Path(root).absolute()
         for folder in (layout.DATA, layout.COMMITS, layout.MANIFESTS, layout.JOURNAL):
             make_folders(root / folder)
-        run = cls(root, store, max_pending_bytes)
+        run = cls(root, store, max_pending_bytes, on_pending)
         run._resume_uploads()
         return run
 

@@ -32,6 +32,8 @@ MAX_PENDING_BYTES = 8 * 1024**3
 
 NUM_PARALLEL_TASKS = 2
 
+OnPending = Callable[[int], None] | None
+
 Direction = Literal["to_bucket", "from_bucket"]
 
 
@@ -57,12 +59,15 @@ class Uploader:
         wip: Path,
         on_replaced: Callable[[Commit], None] | None = None,
         max_pending_bytes: int = MAX_PENDING_BYTES,
+        on_pending: OnPending = None,
     ) -> None:
+        """Args: ``on_pending`` is told the bytes that wait, whenever they change."""
         self._root = root
         self._bucket = Bucket(store)
         self._wip = wip
         self._on_replaced = on_replaced
         self._max_pending_bytes = max_pending_bytes
+        self._on_pending = on_pending
         self._pending_bytes = 0
         self._room = threading.Condition()
         self._failed: dict[str, StorageError] = {}
@@ -89,7 +94,7 @@ class Uploader:
                     or self._pending_bytes + size_bytes <= self._max_pending_bytes
                 )
             )
-            self._pending_bytes += size_bytes
+            self._count(size_bytes)
         self._waiting.append(self._pool.submit(self._send, commit, size_bytes))
 
     def flush(self) -> None:
@@ -125,8 +130,14 @@ class Uploader:
             self._failed[commit.task_id] = error
         finally:
             with self._room:
-                self._pending_bytes -= size_bytes
+                self._count(-size_bytes)
                 self._room.notify_all()
+
+    def _count(self, change: int) -> None:
+        """Bytes joined or left the queue; the caller holds the lock."""
+        self._pending_bytes += change
+        if self._on_pending is not None:
+            self._on_pending(self._pending_bytes)
 
 
 def push(root: Path, bucket: Bucket, commit: Commit) -> Commit:

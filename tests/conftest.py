@@ -37,8 +37,13 @@ if importlib.util.find_spec("hypothesis"):  # GPU machines bring pytest alone
     settings.load_profile("fixed")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip GPU tests, with the reason, where there are too few CUDA devices."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip GPU tests where there are too few CUDA devices, and others that run on demand."""
+    if "packages" not in config.getoption("-m"):
+        on_demand = pytest.mark.skip(reason="runs on demand: pytest -m packages")
+        for item in items:
+            if item.get_closest_marker("packages"):
+                item.add_marker(on_demand)
     needing_gpu = [
         item for item in items if item.get_closest_marker("gpu") or _num_gpus_asked(item) > 1
     ]

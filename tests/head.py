@@ -52,6 +52,7 @@ class Head:
                 *("--node-ip-address=127.0.0.1", f"--port={self.port}"),
                 f"--dashboard-port={self.dashboard_port}",
                 f"--metrics-export-port={self.metrics_port}",
+                f"--dashboard-agent-listen-port={free_port()}",  # one number for all heads, else
                 *("--num-cpus=2", "--object-store-memory=100000000", f"--temp-dir={self.folder}"),
                 "--disable-usage-stats",
             ],

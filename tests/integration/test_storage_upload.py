@@ -128,7 +128,10 @@ def test_above_the_byte_limit_the_committer_waits(tmp_path, store, monkeypatch):
     monkeypatch.setattr(upload, "push", lambda *a: (gate.wait(10), push(*a))[1])
     with filled(tmp_path / "a") as run:
         commits = list(run.commits().values())
-        uploader = Uploader(run.root, store, wip=run.wip, max_pending_bytes=1)
+        told = []
+        uploader = Uploader(
+            run.root, store, wip=run.wip, max_pending_bytes=1, on_pending=told.append
+        )
         uploader.submit(commits[0])
         blocked = threading.Thread(target=uploader.submit, args=(commits[1],))
         blocked.start()
@@ -138,6 +141,8 @@ def test_above_the_byte_limit_the_committer_waits(tmp_path, store, monkeypatch):
         gate.set()
         blocked.join(10)
         uploader.close(wait=True)
+        sizes = [one.files[0].size_bytes for one in commits[:2]]
+        assert told == [sizes[0], 0, sizes[1], 0]
     assert len(list(store.list("_meta/commits/"))) == 2
 
 

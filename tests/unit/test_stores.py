@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -101,3 +103,20 @@ def test_a_bucket_that_does_not_answer_is_refused_sooner_than_an_upload_gives_up
     stores.usable_store(config(kind="s3", upload_timeout_s=600.0))
     stores.usable_store(config(kind="s3", upload_timeout_s=5.0))
     assert asked == [30.0, None, 5.0, None]
+
+
+def test_what_waits_for_the_bucket_reaches_the_metrics_once_they_are_loaded(
+    tmp_path, monkeypatch
+) -> None:
+    told = []
+    loaded = SimpleNamespace(METER=SimpleNamespace(set=lambda *what: told.append(what)))
+    store = FolderStore(tmp_path / "bucket")
+    monkeypatch.setattr(stores, "object_store", lambda *_, **__: store)
+    monkeypatch.delitem(sys.modules, "actors.metrics", raising=False)
+    stores.note_backlog(1)  # too early: importing them here would import Ray
+    assert "actors.metrics" not in sys.modules
+
+    monkeypatch.setitem(sys.modules, "actors.metrics", loaded)
+    with open_run(config(kind="s3"), tmp_path / "run") as run:
+        run._uploader._on_pending(77)
+    assert told[0] == ("traitmill_upload_backlog_bytes", 77)
