@@ -9,6 +9,9 @@ from actors.request import Token
 from jobs.prompting import Encoder
 from jobs.report.console import Console
 
+KEPT_TOKENS = 16
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
+
 
 @dataclass
 class ConsoleProgress:
@@ -43,7 +46,8 @@ class ConsoleProgress:
 class TokenPrinter:
     """Prints one completion while it is written; the others follow when they are whole.
 
-    Text is decoded from all ids so far, because one character may take several tokens.
+    One character may take several tokens, so each is decoded behind those before it; of a long
+    completion the last ones are enough.
     """
 
     console: Console
@@ -61,6 +65,15 @@ class TokenPrinter:
             return
         self._ids.append(token.token_id)
         text = self.encoder.text(self._ids)
-        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
-            self.console.write(text[self._printed :])
-            self._printed = len(text)
+        if text.endswith(_BROKEN):
+            return
+        self.console.write(text[self._printed :])
+        self._printed = len(text)
+        if len(self._ids) >= 4 * KEPT_TOKENS:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drop all but the last tokens, unless that would cut a character in two."""
+        text = self.encoder.text(self._ids[-KEPT_TOKENS:])
+        if not text.startswith(_BROKEN):
+            self._ids, self._printed = self._ids[-KEPT_TOKENS:], len(text)

@@ -128,3 +128,22 @@ def test_only_the_first_completion_is_streamed() -> None:
     tokens = [("a", 72), ("b", 88), ("a", 105), ("b", 89)]
 
     assert streamed(*tokens)[-1] == "Hi"
+
+
+def test_a_long_completion_is_printed_whole_from_its_last_tokens_alone() -> None:
+    text = "Ich weiß nicht, ob 中文 hier passt; naïve Gemüter sagen ja. " * 30
+    given = text.encode()
+    longest = 0
+
+    class Counting(Bytes):
+        def decode(self, ids: list[int], **options: object) -> str:
+            nonlocal longest
+            longest = max(longest, len(ids))
+            return super().decode(ids, **options)
+
+    out = io.StringIO()
+    printer = TokenPrinter(Console(out), Encoder(Counting()))
+    for index, byte in enumerate(given):
+        printer.take(Token(request_id="a", index=index, token_id=byte))
+    assert out.getvalue() == text
+    assert longest < 80
