@@ -238,7 +238,7 @@ class Engine:
             self._compare(run.digest(spans), f"chose otherwise before step {run.num_steps}")
         batch = build_batch(spans, self.cache.page_size, self.device)
         run.capturer.begin(batch)
-        rounds = plan_rows(run.plan, batch, self.device)
+        rounds = plan_rows(run.plan, batch)
         sites = StepSites(rounds, run.bank, run.capturer, batch.num_rows)
         hidden = self.rows_forward.run(batch, sites)
         run.capturer.end(hidden)

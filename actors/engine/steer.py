@@ -56,20 +56,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Operators applied at once: at most one per row."""
+    """Operators applied at once: at most one per row. On the host until it is applied."""
 
-    rows: Tensor
-    """int64 ``[R]``"""
-    operators: Tensor
-    """int64 ``[R]``, index into ``OPERATORS``."""
-    coefficients: Tensor
-    """float32 ``[R]``"""
-    slots: Tensor
-    """int64 ``[R]``"""
+    rows: NDArray[np.int64]
+    """``[R]``"""
+    packed: NDArray[np.float32]
+    """``[3, R]``: slots, operators (index into ``OPERATORS``), coefficients. Slots and operators
+    are small whole numbers, exact in float32."""
     kinds: frozenset[int]
-    """Operators present, known on the host."""
-    packed: Tensor
-    """float32 ``[3, R]``: slots, operators and coefficients, as they came to the device."""
+    """Operators present."""
 
 
 @dataclass(slots=True)
@@ -166,7 +161,7 @@ _Run = tuple[NDArray[Any], Entry]
 """Rows of one entry."""
 
 
-def plan_rows(plan: Plan, batch: Batch, device: torch.device) -> dict[Place, list[Round]]:
+def plan_rows(plan: Plan, batch: Batch) -> dict[Place, list[Round]]:
     """Which rows of this forward get which operator, per place; counts them for the receipts."""
     collected: dict[Place, list[list[_Run]]] = {}
     row = 0
@@ -188,9 +183,7 @@ def plan_rows(plan: Plan, batch: Batch, device: torch.device) -> dict[Place, lis
                 rounds.append([])
             rounds[number].append((np.asarray(touched) + (row - span.start), entry))
         row += span.stop - span.start
-    return {
-        place: [_to_round(runs, device) for runs in rounds] for place, rounds in collected.items()
-    }
+    return {place: [_to_round(runs) for runs in rounds] for place, rounds in collected.items()}
 
 
 def fuse_rounds(
@@ -205,11 +198,11 @@ def fuse_rounds(
     places = [place for place, found in rounds.items() if len(found) == 1]
     if not places:
         return {}
-    device = bank.vectors_VD.device
-    whole = torch.zeros(len(places), 3, num_rows, dtype=torch.float32, device=device)
+    host = np.zeros((len(places), 3, num_rows), np.float32)
     for number, place in enumerate(places):
         (found,) = rounds[place]
-        whole[number, :, found.rows] = found.packed
+        host[number][:, found.rows] = found.packed
+    whole = torch.from_numpy(host).to(bank.vectors_VD.device)  # one copy for all places
     ints = whole[:, :2].to(torch.int32)
     return {
         place: (bank.vectors_VD, bank.units_VD, ints[i, 0], ints[i, 1], whole[i, 2])
@@ -217,45 +210,36 @@ def fuse_rounds(
     }
 
 
-def _to_round(runs: list[_Run], device: torch.device) -> Round:
+def _to_round(runs: list[_Run]) -> Round:
     counts = [len(rows) for rows, _ in runs]
     kinds = [OPERATORS.index(e.steering.operator) for _, e in runs]
-    # Slots and operators are small whole numbers: exact in float32, and one copy carries all.
-    columns = [
-        [e.slot for _, e in runs],
-        kinds,
-        [e.steering.coefficient for _, e in runs],
-    ]
-    packed = torch.from_numpy(np.repeat(np.asarray(columns, np.float32), counts, axis=1)).to(device)
+    columns = [[e.slot for _, e in runs], kinds, [e.steering.coefficient for _, e in runs]]
     return Round(
-        rows=torch.from_numpy(np.concatenate([rows for rows, _ in runs])).to(device),
-        operators=packed[1].long(),
-        coefficients=packed[2],
-        slots=packed[0].long(),
+        rows=np.concatenate([rows for rows, _ in runs]),
+        packed=np.repeat(np.asarray(columns, np.float32), counts, axis=1),
         kinds=frozenset(kinds),
-        packed=packed,
     )
 
 
 def apply_round(hidden_ND: Tensor, batch_round: Round, bank: Bank) -> None:
     """Change the round's rows of ``hidden_ND`` in place; other rows are not touched."""
-    rows = hidden_ND[batch_round.rows].float()
-    c = batch_round.coefficients[:, None].float()
+    device = hidden_ND.device
+    at = torch.from_numpy(batch_round.rows).to(device)
+    packed = torch.from_numpy(batch_round.packed).to(device)
+    slots, operators = packed[0].long(), packed[1].long()
+    rows = hidden_ND[at].float()
+    c = packed[2][:, None]
     changed = rows
     if batch_round.kinds & {0, 1}:
-        vector = bank.vectors_VD[batch_round.slots]
-        length = torch.where(
-            (batch_round.operators == 1)[:, None], rows.norm(dim=-1, keepdim=True), 1.0
-        )
-        changed = torch.where(
-            (batch_round.operators <= 1)[:, None], rows + c * length * vector, rows
-        )
+        vector = bank.vectors_VD[slots]
+        length = torch.where((operators == 1)[:, None], rows.norm(dim=-1, keepdim=True), 1.0)
+        changed = torch.where((operators <= 1)[:, None], rows + c * length * vector, rows)
     if batch_round.kinds & {2, 3, 4}:
-        unit = bank.units_VD[batch_round.slots]
+        unit = bank.units_VD[slots]
         along = (rows * unit).sum(dim=-1, keepdim=True)
-        kind = batch_round.operators[:, None]
+        kind = operators[:, None]
         shift = torch.where(kind == 2, -c * along, torch.zeros_like(along))
         shift = torch.where(kind == 3, (c - along).clamp_min(0.0), shift)
         shift = torch.where(kind == 4, (c - along).clamp_max(0.0), shift)
         changed = torch.where(kind >= 2, rows + shift * unit, changed)
-    hidden_ND[batch_round.rows] = changed.to(hidden_ND.dtype)
+    hidden_ND[at] = changed.to(hidden_ND.dtype)

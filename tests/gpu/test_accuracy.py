@@ -129,8 +129,13 @@ def test_bfloat16_logits_are_those_of_stock(name: str, tmp_path: Path, capsys: A
     # What bfloat16 costs is measured by stock itself against float32.
     assert found["ours_vs_float32"][1] <= 1.05 * found["stock_vs_float32"][1] + 1e-5
     assert found["ours_vs_float32"][0] >= found["stock_vs_float32"][0] - 1e-4
-    if name.startswith("mistral_7b"):
-        # The target for dense models. Missed so far at 32 random layers (0.9978 and 3.5e-3), where
-        # stock bfloat16 is as far from float32: see the record of one H200.
+    own_noise = found["stock_batched_vs_stock"]
+    if name == "mistral_7b, 8 layers":
         assert found["cosine"] > 0.9995
         assert found["kl"] < 1e-3
+    elif name == "mistral_7b":
+        # 32 layers of random weights carry rounding on and on: stock itself, asked for the same
+        # tokens in one batch instead of one by one, is not within the bound of itself.
+        assert own_noise[0] < 0.9995
+        assert 1 - found["cosine"] < 2 * (1 - own_noise[0])
+        assert found["kl"] < 2 * own_noise[1]

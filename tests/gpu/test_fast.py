@@ -6,6 +6,7 @@ differently: captures are compared by cosine and tokens until the first differen
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ from actors.request import Bundle, Capture, EngineSpec, Reply, Request, Sampling
 from tests.benchmarks.shapes import write_shape
 
 SMALL: dict[str, dict[str, Any]] = {
+    # Every expert chosen: no near-tie can send a token elsewhere.
+    "kimi_k2, all experts": {
+        "num_attention_heads": 16,
+        "n_routed_experts": 8,
+        "vocab_size": 20001,
+    },
     "kimi_k2": {"num_attention_heads": 16, "n_routed_experts": 48, "vocab_size": 20001},
     "qwen3_30b_a3b": {"num_experts": 32, "vocab_size": 20001},
     "mistral_7b": {"intermediate_size": 4096, "vocab_size": 20001, "sliding_window": 40},
@@ -25,7 +32,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def build(name: str, folder: Path, **changes: Any) -> Engine:
-    path = write_shape(name, folder, 4, **SMALL[name])
+    path = write_shape(name.split(",")[0], folder, 4, **SMALL[name])
     spec = EngineSpec(
         model_path=str(path),
         weights="random",
@@ -60,9 +67,9 @@ def bundle(width: int) -> Bundle:
     return Bundle(id="b", requests=tuple(requests), vectors=vectors)
 
 
-def agreement(a: Reply, b: Reply) -> tuple[float, float]:
-    """(share of equal leading tokens, smallest cosine of captures whose tokens agree)."""
-    same, total, cosine = 0, 0, 1.0
+def agreement(a: Reply, b: Reply) -> tuple[float, list[float]]:
+    """(share of equal leading tokens, each request's smallest cosine where its tokens agree)."""
+    same, total, cosines = 0, 0, []
     for x, y in zip(a.results, b.results, strict=True):
         assert x.error is None, x.error
         assert y.error is None, y.error
@@ -75,8 +82,8 @@ def agreement(a: Reply, b: Reply) -> tuple[float, float]:
             v = y.captures[0].values["resid_post"].astype(np.float64)
             assert list(x.captures[0].positions) == list(y.captures[0].positions)
             dots = (u * v).sum(-1) / (np.linalg.norm(u, axis=-1) * np.linalg.norm(v, axis=-1))
-            cosine = min(cosine, float(dots.min()))
-    return same / total, cosine
+            cosines.append(float(dots.min()))
+    return same / total, sorted(cosines)
 
 
 @pytest.mark.gpu
@@ -90,8 +97,9 @@ def test_fused_steps_agree_with_general_steps(name: str, tmp_path: Path) -> None
     decoder, engine.fast = engine.fast, None
     general = engine.run(work)
     engine.fast = decoder
-    share, cosine = agreement(fused, general)
+    share, cosines = agreement(fused, general)
     assert [r.completion_ids for r in fused.results] == [r.completion_ids for r in again.results]
-    assert cosine > 0.999, cosine
+    sys.stderr.write(f"{name}: {cosines[:4]} of {len(cosines)}, {share:.3f} of tokens\n")
+    assert cosines[0] > 0.999, cosines
     assert share > 0.8, share
     assert torch.isfinite(decoder.state.totals).all()

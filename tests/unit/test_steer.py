@@ -16,6 +16,7 @@ from actors.engine.steer import (
     apply_round,
     build_bank,
     build_plan,
+    fuse_rounds,
     plan_rows,
     vector_sha256,
 )
@@ -178,7 +179,7 @@ def _changed(entry: Steering, row: list[float]) -> list[float]:
     sequence = Sequence(bundle.requests[0], 0, list(bundle.requests[0].token_ids), pages=[1, 2])
     batch = build_batch([Span(sequence, 0, 5)], 4, torch.device("cpu"))
     hidden = torch.tensor([row] * 5)
-    for found in plan_rows(plan, batch, torch.device("cpu"))["resid_post", 0]:
+    for found in plan_rows(plan, batch)["resid_post", 0]:
         apply_round(hidden, found, bank)
     return [round(float(x), 5) for x in hidden[0]]
 
@@ -213,7 +214,7 @@ def test_a_zero_vector_changes_nothing_under_any_operator():
         sequence = Sequence(bundle.requests[0], 0, [3, 4, 5, 6, 7], pages=[1, 2])
         batch = build_batch([Span(sequence, 0, 5)], 4, torch.device("cpu"))
         hidden = torch.ones(5, 3)
-        for found in plan_rows(plan, batch, torch.device("cpu"))["resid_post", 0]:
+        for found in plan_rows(plan, batch)["resid_post", 0]:
             apply_round(hidden, found, bank)
         assert torch.equal(hidden, torch.ones(5, 3))
 
@@ -235,7 +236,7 @@ def test_entries_of_one_place_apply_one_after_the_other():
         plan = build_plan(bundle, bank, 16)
         sequence = Sequence(bundle.requests[0], 0, [3, 4, 5, 6, 7], pages=[1, 2])
         batch = build_batch([Span(sequence, 0, 5)], 4, torch.device("cpu"))
-        rounds = plan_rows(plan, batch, torch.device("cpu"))["resid_post", 0]
+        rounds = plan_rows(plan, batch)["resid_post", 0]
         hidden = torch.ones(5, 3)
         for found in rounds:
             apply_round(hidden, found, bank)
@@ -283,7 +284,36 @@ def test_bfloat16_rows_are_steered_in_float32():
     sequence = Sequence(bundle.requests[0], 0, [3, 4, 5, 6, 7], pages=[1, 2])
     batch = build_batch([Span(sequence, 0, 5)], 4, torch.device("cpu"))
     hidden = torch.ones(5, 3, dtype=torch.bfloat16)
-    for found in plan_rows(plan, batch, torch.device("cpu"))["resid_post", 0]:
+    for found in plan_rows(plan, batch)["resid_post", 0]:
         apply_round(hidden, found, bank)
     # 1 + 3/512 rounds to 1 + 1/128 in bfloat16, 1 + 4/512 is exactly that
     assert hidden[0].tolist() == [1.0078125, 1.0078125, 1.0]
+
+
+def test_one_round_at_a_place_is_given_by_row_and_two_are_not():
+    at = {"vector": "a", "coefficient": 0.5, "positions": "from:2"}
+    bundle = _bundle(
+        Steering(layer=0, **at),
+        Steering(layer=1, vector="b", coefficient=-2.0, operator="ceiling", positions="at:1"),
+        Steering(layer=2, **at),
+        Steering(layer=2, **at),
+    )
+    bank = build_bank(bundle, 3, torch.device("cpu"))
+    plan = build_plan(bundle, bank, 16)
+    sequence = Sequence(bundle.requests[0], 0, [3, 4, 5, 6, 7], pages=[1, 2])
+    batch = build_batch([Span(sequence, 1, 5)], 4, torch.device("cpu"))
+    rounds = plan_rows(plan, batch)
+    fused = fuse_rounds(rounds, bank, batch.num_rows)
+    assert set(fused) == {("resid_post", 0), ("resid_post", 1)}
+    vectors, units, slots, kinds, coefficients = fused["resid_post", 0]
+    assert vectors is bank.vectors_VD
+    assert units is bank.units_VD
+    assert slots.tolist() == [0, *[bank.slot_of["a"]] * 3]  # rows 0..3 are positions 1..4
+    assert (slots.dtype, kinds.dtype) == (torch.int32, torch.int32)
+    assert kinds.tolist() == [0, 0, 0, 0]
+    assert coefficients.tolist() == [0.0, 0.5, 0.5, 0.5]
+    _, _, slots, kinds, coefficients = fused["resid_post", 1]
+    assert slots.tolist() == [bank.slot_of["b"], 0, 0, 0]
+    assert kinds.tolist() == [OPERATORS.index("ceiling"), 0, 0, 0]
+    assert coefficients.tolist() == [-2.0, 0.0, 0.0, 0.0]
+    assert fuse_rounds({}, bank, 4) == {}
