@@ -185,6 +185,7 @@ def _check_stages(config: JobConfig) -> None:
         "schedule.bundle_requests": schedule.bundle_requests,
         "schedule.cpu_workers": schedule.cpu_workers,
         "schedule.max_unwritten": schedule.max_unwritten,
+        "schedule.max_unwritten_bytes": schedule.max_unwritten_bytes,
         "schedule.group_attempts": schedule.group_attempts,
         "schedule.bundles_per_group": schedule.bundles_per_group,
     }

@@ -103,7 +103,9 @@ class ScheduleConfig:
     cpu_workers: int = 2
     """Threads that judge, fit and write while the group generates."""
     max_unwritten: int = 64
-    """Answered tasks that wait to be written; the group pauses above this."""
+    """Answered tasks that wait to be written; the groups pause above this."""
+    max_unwritten_bytes: int = 4 * 1024**3
+    """Captured values of answered tasks that wait to be written; the groups pause above this."""
     group_attempts: int = 2
     """Model groups a bundle may lose before it is split, and a single task before it is skipped."""
     bundles_per_group: int = 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from actors.request import Token
 from jobs.prompting import Encoder
@@ -11,6 +12,13 @@ from jobs.report.console import Console
 
 KEPT_TOKENS = 16
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
+
+
+class Progress(Protocol):
+    """What is told while the plan runs."""
+
+    def update(self, *, done: int, doing: str, tokens: int) -> None:
+        """Called often; decides itself when to speak."""
 
 
 @dataclass

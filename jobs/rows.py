@@ -43,6 +43,12 @@ class CapturedRows:
     rows_ND: NDArray[np.float32]
 
 
+def captured_bytes(results: Sequence[Result]) -> int:
+    """Memory of everything that was captured."""
+    readings = (reading for result in results for reading in result.captures)
+    return sum(array.nbytes for reading in readings for array in reading.values.values())
+
+
 def to_table(
     prompts: str,
     prompt_ids: Sequence[str],

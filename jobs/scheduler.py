@@ -15,7 +15,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
 
 from actors.errors import GroupClosed, GroupError, RequestRefused
 from actors.idle import Use
@@ -29,6 +28,8 @@ from jobs.fleet import Fleet
 from jobs.flight import Flight
 from jobs.lane import ClusterFailed
 from jobs.plan import Plan, PlannedBundle
+from jobs.progress import Progress
+from jobs.rows import captured_bytes
 from jobs.states import OPEN, State, TaskStates
 from jobs.work import MAIN, Context, CpuWork, GroupWork, Tables, Vectors, Work, check_results
 
@@ -38,13 +39,6 @@ TELL_EVERY_S = 0.5
 """Counts of tasks are told at most so often."""
 WAIT_S = 1.0
 """Longest wait for anything to happen, so that signals are seen."""
-
-
-class Progress(Protocol):
-    """What is told while the plan runs (``jobs.progress``)."""
-
-    def update(self, *, done: int, doing: str, tokens: int) -> None:
-        """Called often; decides itself when to speak."""
 
 
 @dataclass
@@ -82,6 +76,7 @@ class Scheduler:
         self._cpu_ready = deque(self._tasks.ready(work.task.id for work in self.plan.cpu_works()))
         self._failures: dict[str, int] = {}
         self._writing: dict[futures.Future[None], tuple[Work, float]] = {}
+        self._held: dict[str, int] = {}
         self._finished: deque[futures.Future[None]] = deque()
         self._open = Counter[str]()  # threads' work, by the lane of CPU work or "group"
         self._told: Mapping[str, int] = {}
@@ -119,11 +114,7 @@ class Scheduler:
                 self._write(pool, work, work.compute, self.contexts[work.role])
 
     def _write(
-        self,
-        pool: futures.ThreadPoolExecutor,
-        work: Work,
-        make: Callable[..., Tables],
-        *arguments: object,
+        self, pool: futures.Executor, work: Work, make: Callable[..., Tables], *arguments: object
     ) -> None:
         """Make a task's tables and commit them, in a thread."""
 
@@ -152,7 +143,7 @@ class Scheduler:
                 break
             self.fleet.send(lane, asked.bundle, asked)
         for role in self._queue.roles:
-            while self._open["group"] < self.settings.max_unwritten:
+            while not self._is_full:
                 lane = self.fleet.lane_for(role, self._queue.num_ready(role))
                 bundle = None if lane is None else self._queue.pop(role)
                 if lane is None or bundle is None:
@@ -164,9 +155,15 @@ class Scheduler:
 
     def _why_idle(self) -> Use:
         """What a group without work waits for: scores, unwritten results, or nothing of ours."""
-        if self._open["judge"] and self._open["group"] < self.settings.max_unwritten:
+        if self._open["judge"] and not self._is_full:
             return "judge"
         return "write" if self._writing else "queue"
+
+    @property
+    def _is_full(self) -> bool:
+        """Too much is answered and not written: no more is asked for until less is."""
+        is_many = self._open["group"] >= self.settings.max_unwritten
+        return is_many or sum(self._held.values()) >= self.settings.max_unwritten_bytes
 
     def _made(self, bundle: PlannedBundle) -> Bundle:
         """What the group is asked; the tasks are RUNNING from now on."""
@@ -191,6 +188,7 @@ class Scheduler:
             future = self._finished.popleft()
             work, began = self._writing.pop(future)
             self._open[getattr(work, "lane", "group")] -= 1
+            self._held.pop(work.task.id, None)
             self._settle(future, work, began)
 
     def _return(self, asked: Asked, flight: Flight) -> None:
@@ -221,6 +219,7 @@ class Scheduler:
             mine = results[start : start + work.num_requests]
             start += work.num_requests
             if self._tasks[work.task.id] is State.RUNNING:
+                self._held[work.task.id] = captured_bytes(mine)
                 self._write(self._compute, work, self._checked, work, mine)
 
     def _checked(self, work: GroupWork, results: list[Result]) -> Tables:

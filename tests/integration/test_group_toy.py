@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -108,6 +109,11 @@ def test_two_jobs_at_once_get_their_solo_answers_and_neither_starves(spec):
     first = {job: times[0] for job, (_, times) in shared.items()}
     last = {job: times[-1] for job, (_, times) in shared.items()}
     assert max(first.values()) < min(last.values())
+    # While both have work, neither waits for more than what the other has at the group already.
+    both = min(last.values())
+    order = sorted((at, job) for job, (_, times) in shared.items() for at in times if at <= both)
+    longest = max(len(list(run)) for _, run in itertools.groupby(job for _, job in order))
+    assert longest <= 3
     assert residents()[0]["generation"] == 1
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from actors.request import CaptureResult, Result
-from jobs.rows import RowKey, as_float32, from_table, to_table
+from jobs.rows import RowKey, as_float32, captured_bytes, from_table, to_table
 
 WIDTH = 4
 
@@ -54,6 +54,11 @@ def two() -> list[Result]:
 
 def tabled(results: list[Result]) -> pa.Table:
     return to_table("everyday", ["p1", "p2"], results, layers=(1, 3), sites=("resid_post",))
+
+
+def test_the_memory_of_what_was_captured_is_counted(two: list[Result]) -> None:
+    assert captured_bytes(two) == (2 * 3 + 2 * 2) * WIDTH * 4
+    assert captured_bytes([]) == 0
 
 
 def test_rows_come_layer_by_layer_then_prompt_then_position(two: list[Result]) -> None:

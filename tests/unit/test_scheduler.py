@@ -536,3 +536,69 @@ def test_a_group_without_work_waits_for_scores_for_writers_or_for_nobody():
     assert why(computes) == why(Asks(task("a"))) == "write"
     assert why(computes, judges) == "judge"
     assert why(computes, judges, unwritten=64) == "write"  # scheduler.max_unwritten
+
+
+class Holding(Ledger):
+    """Commits nothing of group work before it may, and notes how much waited at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = threading.Event()
+        self.waiting = self.most_waiting = 0
+
+    def commit(self, task, tables) -> None:
+        with self.lock:
+            self.waiting += 1
+            self.most_waiting = max(self.most_waiting, self.waiting)
+        assert self.may.wait(10.0)
+        with self.lock:
+            self.waiting -= 1
+        super().commit(task, tables)
+
+
+def held_harness(num_tasks: int, **settings) -> Harness:
+    harness = Harness([Asks(task(f"t{i}"), size=4) for i in range(num_tasks)])
+    harness.ledger = Holding()
+    harness.scheduler.contexts = {MAIN: harness.ledger}
+    harness.scheduler.settings = ScheduleConfig(**settings)
+    return harness
+
+
+def test_the_group_answers_the_next_bundles_while_the_first_is_being_written():
+    harness = held_harness(5)
+    answered = []
+
+    class Watching(Silent):
+        def update(self, **_):
+            answered.append(harness.scheduler.fleet.num_answered)
+            if answered[-1] == 5 and not harness.ledger.may.is_set():
+                assert harness.ledger.committed == []
+                harness.ledger.may.set()
+
+    harness.scheduler.progress = Watching()
+    harness.run()
+    assert max(answered) == 5
+    assert len(harness.ledger.committed) == 5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_unwritten": 3, "cpu_workers": 8}, {"max_unwritten_bytes": 300, "cpu_workers": 8}],
+)
+def test_a_group_pauses_when_too_much_is_answered_and_not_written(settings, monkeypatch):
+    """Three tasks, or three of 100 bytes: beside those, only what was at the group may come."""
+    monkeypatch.setattr("jobs.scheduler.captured_bytes", lambda results: 100)
+    harness = held_harness(12, **settings)
+    seen = []
+
+    class Watching(Silent):
+        def update(self, **_):
+            seen.append(len(harness.sent))
+            if len(seen) > 8 and seen[-1] == seen[-5]:  # nothing more is sent
+                harness.ledger.may.set()
+
+    harness.scheduler.progress = Watching()
+    monkeypatch.setattr("jobs.scheduler.WAIT_S", 0.02)
+    harness.run()
+    assert harness.ledger.most_waiting <= 3 + harness.scheduler.fleet.max_in_flight
+    assert len(harness.ledger.committed) == 12
