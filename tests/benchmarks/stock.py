@@ -34,8 +34,8 @@ def build_stock(path: Path, device: torch.device) -> Any:
     world = dist.get_world_size() if dist.is_initialized() else 1
     if world > 1:
         kind = type(model)
-        parts = kind.prepare_distribute_model(DistributedConfig(tp_size=world))
-        model = kind.maybe_distribute_model(model, *parts)
+        plan, _, mesh = kind.prepare_distribute_model(DistributedConfig(tp_size=world))
+        model = kind.maybe_distribute_model(model, plan, mesh)
     model.to_empty(device=device)
     with torch.no_grad():
         for parameter in model.parameters():
