@@ -30,7 +30,7 @@ USAGE = """traitmill COMMAND ...
                               bring a run's bucket up to date, or its folder
   convert export|import|delta ...
                               vectors and tables for other tools, and theirs for this one
-  doctor                      look at this machine
+  doctor [key=value ...]      look at this machine, and the bucket and judge of the settings
 
 Exit codes: 0 done, 1 something failed, 2 refused, 3 no cluster, 130 interrupted."""
 
@@ -139,8 +139,8 @@ def _convert(arguments: list[str], console: Console) -> int:
 def _doctor(arguments: list[str], console: Console) -> int:
     from jobs.doctor import examine
 
-    del arguments
-    return examine(console)
+    points = entry.compose("generate", arguments, console)
+    return examine(console, points[0].config) if points else entry.ExitCode.DONE
 
 
 COMMANDS: dict[str, Callable[[list[str], Console], int]] = {

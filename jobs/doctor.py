@@ -7,30 +7,28 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
+from conf.schema import JobConfig
 from jobs.entry import ExitCode
+from jobs.points import redact
 from jobs.report.console import Console
+from jobs.services import Finding, check_bucket, check_clock, check_judge, check_ray
 
 SHARED_MEMORY = Path("/dev/shm")
 MIN_FREE_BYTES = 1024**3
 
 
-class Finding(NamedTuple):
-    """One check."""
-
-    is_good: bool
-    sentence: str
-
-
-def examine(console: Console) -> int:
-    """Run every check and print what it found."""
-    findings = [check() for check in CHECKS]
-    for finding in findings:
-        console.note(f"{'ok  ' if finding.is_good else 'LOOK'}  {finding.sentence}")
-    bad = sum(not finding.is_good for finding in findings)
-    return ExitCode.SOME_FAILED if bad else ExitCode.DONE
+def examine(console: Console, config: JobConfig) -> int:
+    """Run every check, of this machine and of what the configuration names, and print them."""
+    services: list[Callable[[], Finding]] = [partial(check, config) for check in SERVICES]
+    num_bad = 0
+    for check in [*CHECKS, *services]:
+        finding = check()
+        console.note(f"{'ok  ' if finding.is_good else 'LOOK'}  {redact(finding.sentence)}")
+        num_bad += not finding.is_good
+    return ExitCode.SOME_FAILED if num_bad else ExitCode.DONE
 
 
 def check_packages() -> Finding:
@@ -48,10 +46,37 @@ def check_gpus() -> Finding:
 
     if not torch.cuda.is_available():
         return Finding(True, "GPUs: none; cluster=laptop runs on the CPU")
-    names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
-    nccl = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
     count = torch.cuda.device_count()
-    return Finding(True, f"GPUs: {count} x {', '.join(sorted(names))}, NCCL {nccl}")
+    names = {torch.cuda.get_device_name(i) for i in range(count)}
+    free = min(torch.cuda.mem_get_info(i)[0] for i in range(count))
+    return Finding(
+        True, f"GPUs: {count} x {', '.join(sorted(names))}, {free / 1e9:.0f} GB free at least"
+    )
+
+
+def check_nccl() -> Finding:
+    """Ranks on GPUs talk through NCCL, and fast only where GPUs reach each other's memory."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding(True, "NCCL: not needed, ranks on the CPU use gloo")
+    if not torch.distributed.is_nccl_available():
+        return Finding(False, "NCCL: this torch has none; install a CUDA build")
+    version = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
+    count = torch.cuda.device_count()
+    apart = [
+        f"{one}-{other}"
+        for one in range(count)
+        for other in range(one + 1, count)
+        if not torch.cuda.can_device_access_peer(one, other)
+    ]
+    if apart:
+        return Finding(
+            False,
+            f"NCCL {version}: GPUs {', '.join(apart)} do not reach each other's memory; "
+            "tensor parallelism will be slow",
+        )
+    return Finding(True, f"NCCL {version}: all {count} GPUs reach each other's memory")
 
 
 def check_shared_memory() -> Finding:
@@ -79,22 +104,19 @@ def check_processors() -> Finding:
     return Finding(count >= 2, f"processors: {count}; cluster=laptop starts 2 ranks")
 
 
-def check_ray_token() -> Finding:
-    """A cluster that is reached over the network must ask for a token."""
-    address = os.environ.get("RAY_ADDRESS")
-    mode = os.environ.get("RAY_AUTH_MODE", "")
-    if not address:
-        return Finding(True, "Ray: the job starts its own, on the loopback interface")
-    if mode != "token":
-        return Finding(False, f"Ray: joins {address} without a token; set RAY_AUTH_MODE=token")
-    return Finding(True, f"Ray: joins {address} with a token")
-
-
 CHECKS: tuple[Callable[[], Finding], ...] = (
     check_packages,
     check_gpus,
+    check_nccl,
     check_processors,
     check_shared_memory,
     check_disk,
-    check_ray_token,
 )
+"""Of this machine."""
+SERVICES: tuple[Callable[[JobConfig], Finding], ...] = (
+    check_bucket,
+    check_judge,
+    check_clock,
+    check_ray,
+)
+"""Of what the configuration names."""

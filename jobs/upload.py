@@ -8,13 +8,15 @@ a secret that is not ignored is sent with the rest.
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from conf.errors import UserError
+from jobs.points import SECRET_NAME
 
 LIMIT_BYTES = 100 * 1024**2
 """Of the zipped working folder, over the job API."""
@@ -24,6 +26,8 @@ SECRET_NAMES = ("*.env", ".env*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", "*
 SECRET_TEXT = re.compile(
     rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\b(?:sk|hf|ghp)[-_][A-Za-z0-9]{20,}"
 )
+MIN_SECRET_LENGTH = 16
+"""Shorter values are words, and would be found anywhere."""
 SEARCHED_BYTES = 1024**2
 """Larger files are data, not configuration."""
 
@@ -49,18 +53,24 @@ def check_upload(folder: Path) -> Upload:
         raise UserError(
             f"{folder} has no package {missing[0]}; submit from the project's own folder."
         )
-    rules = ignore_rules(folder)
+    rules, known = ignore_rules(folder), secrets_here()
     left_out: list[str] = []
     num_files, size_bytes = 0, 0
     for path in walk(folder, folder, rules, left_out):
         name = path.relative_to(folder).as_posix()
-        if is_secret(path):
+        if is_secret(path, folder, known):
             raise UserError(
                 f"{name} looks like a secret and would be uploaded; name it in .rayignore, or "
                 "keep it outside the project."
             )
         num_files += 1
         size_bytes += compressed_size(path)
+    ignored = [name for name in NEEDED if name in left_out]
+    if ignored:
+        raise UserError(
+            f"{ignored[0]} is named in .gitignore or .rayignore and would be missing on the "
+            "cluster; the job needs it."
+        )
     if size_bytes > LIMIT_BYTES:
         raise UserError(
             f"the upload is {size_bytes / 1024**2:.0f} MiB and Ray takes {LIMIT_BYTES // 1024**2}; "
@@ -107,13 +117,32 @@ def walk(folder: Path, root: Path, rules: list[str], left_out: list[str]) -> Ite
             yield path
 
 
-def is_secret(path: Path) -> bool:
-    """True for names that keys usually have, and for text that has the shape of a key."""
+def secrets_here() -> list[bytes]:
+    """Values of this shell's variables that are called like secrets."""
+    return [
+        value.encode()
+        for name, value in os.environ.items()
+        if SECRET_NAME.search(name) and len(value) >= MIN_SECRET_LENGTH
+    ]
+
+
+def is_secret(path: Path, folder: Path, known: Sequence[bytes] = ()) -> bool:
+    """True for names that keys have, for text in the shape of a key, and for a key of this shell.
+
+    Args:
+        path: A file.
+        folder: The project; its tests may hold text that looks like a key.
+        known: What must not be in any file.
+    """
     if any(fnmatch.fnmatch(path.name, pattern) for pattern in SECRET_NAMES):
         return path.suffix not in (".py", ".md", ".yaml")
-    if path.stat().st_size > SEARCHED_BYTES or "tests" in path.parts:
+    if path.stat().st_size > SEARCHED_BYTES:
         return False
-    return SECRET_TEXT.search(path.read_bytes()) is not None
+    body = path.read_bytes()
+    if any(secret in body for secret in known):
+        return True
+    is_test = "tests" in path.relative_to(folder).parts
+    return not is_test and SECRET_TEXT.search(body) is not None
 
 
 def compressed_size(path: Path) -> int:

@@ -102,7 +102,7 @@ def test_the_doctor_looks_at_everything_and_says_what_to_do(capsys, monkeypatch)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     main(["doctor"])
     out = capsys.readouterr().out
-    assert len(out.splitlines()) == len(doctor.CHECKS)
+    assert len(out.splitlines()) == len(doctor.CHECKS) + len(doctor.SERVICES) == 10
     assert "LOOK  Ray: joins 10.0.0.1:6379 without a token; set RAY_AUTH_MODE=token" in out
 
 

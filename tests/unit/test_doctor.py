@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conf.schema import JobConfig
 from jobs import doctor
 from jobs.doctor import Finding, examine
 from jobs.report.console import Console
@@ -17,20 +18,21 @@ Usage = namedtuple("Usage", "total used free")
 
 def examined() -> tuple[int, list[str]]:
     out = io.StringIO()
-    code = examine(Console(out))
+    code = examine(Console(out), JobConfig(job="generate"))
     return code, out.getvalue().splitlines()
 
 
 def test_every_check_gives_one_line() -> None:
     _, lines = examined()
 
-    assert len(lines) == len(doctor.CHECKS) == 6
+    assert len(lines) == len(doctor.CHECKS) + len(doctor.SERVICES) == 10
     assert all(line.startswith(("ok    ", "LOOK  ")) for line in lines)
 
 
 def test_one_bad_finding_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
     good, bad = Finding(True, "memory: much"), Finding(False, "disk: none; buy one")
-    monkeypatch.setattr(doctor, "CHECKS", (lambda: good, lambda: bad))
+    monkeypatch.setattr(doctor, "CHECKS", (lambda: good,))
+    monkeypatch.setattr(doctor, "SERVICES", (lambda config: bad,))
 
     code, lines = examined()
     assert code == 1
@@ -39,6 +41,7 @@ def test_one_bad_finding_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_all_good_is_exit_code_0(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "CHECKS", (lambda: Finding(True, "fine"),))
+    monkeypatch.setattr(doctor, "SERVICES", ())
 
     assert examined() == (0, ["ok    fine"])
 
@@ -107,27 +110,53 @@ def test_two_ranks_want_two_processors(
     assert doctor.check_processors().is_good is is_good
 
 
-@pytest.mark.parametrize(
-    ("address", "mode", "is_good", "part"),
-    [
-        (None, None, True, "starts its own, on the loopback interface"),
-        ("10.0.0.4:6379", "token", True, "joins 10.0.0.4:6379 with a token"),
-        ("10.0.0.4:6379", "disabled", False, "without a token; set RAY_AUTH_MODE=token"),
-        ("10.0.0.4:6379", None, False, "without a token; set RAY_AUTH_MODE=token"),
-    ],
-)
-def test_a_cluster_without_a_token_is_told(
-    address: str | None,
-    mode: str | None,
-    is_good: bool,
-    part: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name, value in (("RAY_ADDRESS", address), ("RAY_AUTH_MODE", mode)):
-        monkeypatch.setenv(name, value or "")
-        if value is None:
-            monkeypatch.delenv(name)
-    found = doctor.check_ray_token()
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch):
+    """Four GPUs of which 0 and 3 do not reach each other, unless told otherwise."""
+    import torch
 
-    assert found.is_good is is_good
-    assert part in found.sentence
+    apart = {(0, 3)}
+    for name, value in {
+        "is_available": lambda: True,
+        "device_count": lambda: 4,
+        "get_device_name": lambda i: "NVIDIA H200",
+        "mem_get_info": lambda i: (140_000_000_000 - i, 150_000_000_000),
+        "can_device_access_peer": lambda one, other: (one, other) not in apart,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 28, 3))
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
+    return apart
+
+
+def test_gpus_are_counted_with_their_free_memory(gpus) -> None:
+    assert doctor.check_gpus() == Finding(True, "GPUs: 4 x NVIDIA H200, 140 GB free at least")
+
+
+def test_gpus_that_do_not_reach_each_other_are_named(gpus) -> None:
+    found = doctor.check_nccl()
+    assert not found.is_good
+    assert found.sentence.startswith("NCCL 2.28.3: GPUs 0-3 do not reach each other's memory")
+    gpus.clear()
+    assert doctor.check_nccl() == Finding(True, "NCCL 2.28.3: all 4 GPUs reach each other's memory")
+
+
+def test_a_torch_without_nccl_is_told_only_where_there_are_gpus(
+    gpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: False)
+    assert doctor.check_nccl().sentence == "NCCL: this torch has none; install a CUDA build"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert doctor.check_nccl().is_good
+
+
+def test_a_secret_in_a_services_answer_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "sk-abcdefghijklmnopqrstuvwxyz0123456789"
+    said = Finding(False, f"judge: Incorrect API key provided: {key}")
+    monkeypatch.setattr(doctor, "CHECKS", ())
+    monkeypatch.setattr(doctor, "SERVICES", (lambda config: said,))
+    _, lines = examined()
+    assert key not in lines[0]
+    assert "***" in lines[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import pytest
 
 from conf.errors import UserError
@@ -86,3 +88,49 @@ def test_a_folder_without_the_project_is_refused(tmp_path):
 )
 def test_the_last_rule_that_matches_decides(name, is_folder, rules, expected):
     assert is_ignored(name, is_folder=is_folder, rules=rules) is expected
+
+
+def test_a_key_of_this_shell_is_found_wherever_it_lies(project, monkeypatch):
+    """Keys of R2 are plain hexadecimal: only their value tells them from a digest."""
+    secret = "0123456789abcdef" * 4
+    (project / "tests").mkdir()
+    (project / "tests" / "notes.yaml").write_text(f"bucket: {secret}\n")
+    assert check_upload(project).num_files == 7
+    monkeypatch.setenv("R2_SECRET_ACCESS_KEY", secret)
+    with pytest.raises(UserError, match=r"tests/notes.yaml looks like a secret"):
+        check_upload(project)
+    monkeypatch.setenv("R2_SECRET_ACCESS_KEY", "short")
+    assert check_upload(project).num_files == 7
+
+
+def test_a_project_below_a_folder_called_tests_is_searched_all_the_same(tmp_path):
+    folder = tmp_path / "tests" / "project"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("AKIA" + "A" * 16)
+    assert upload.is_secret(folder / "notes.txt", folder)
+
+
+def test_a_package_that_is_ignored_by_mistake_is_named_before_it_is_missing(project):
+    (project / ".gitignore").write_text("storage/\n")
+    with pytest.raises(UserError, match=r"storage is named in .gitignore or .rayignore"):
+        check_upload(project)
+
+
+def test_what_is_counted_is_what_ray_would_zip(repo_root, tmp_path):
+    from ray._private.runtime_env import packaging
+
+    rules = upload.ignore_rules(repo_root)
+    ours = [
+        path.relative_to(repo_root).as_posix()
+        for path in upload.walk(repo_root, repo_root, rules, [])
+    ]
+    package = tmp_path / "package.zip"
+    packaging.create_package(
+        str(repo_root),
+        package,
+        include_gitignore=True,
+        excludes=[*upload.ALWAYS_LEFT_OUT],
+    )
+    with zipfile.ZipFile(package) as made:
+        theirs = {name for name in made.namelist() if not name.endswith("/")}
+    assert set(ours) == theirs
