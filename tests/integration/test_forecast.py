@@ -44,7 +44,7 @@ def model(tmp_path_factory):
     return make_model_folder(tmp_path_factory.mktemp("models") / "standin")
 
 
-@pytest.mark.parametrize("job", ["steer", "capture", "pipeline"])
+@pytest.mark.parametrize("job", ["capture", "pipeline"])
 def test_a_run_does_what_the_dry_run_said(job, cluster, model, tmp_path):
     arguments = [f"model.path={model}", f"run_dir={tmp_path}", *SMALL]
     points = []

@@ -153,7 +153,7 @@ def test_a_torch_without_nccl_is_told_only_where_there_are_gpus(
 
 
 def test_a_secret_in_a_services_answer_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    key = "sk-abcdefghijklmnopqrstuvwxyz0123456789"
+    key = "sk-" + "a1b2" * 9
     said = Finding(False, f"judge: Incorrect API key provided: {key}")
     monkeypatch.setattr(doctor, "CHECKS", ())
     monkeypatch.setattr(doctor, "SERVICES", (lambda config: said,))
