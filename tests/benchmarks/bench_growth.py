@@ -201,8 +201,10 @@ def one(measure: str, count: int, kind: str) -> dict[str, Any]:
     return row
 
 
-def exponent(rows: Sequence[dict[str, Any]], x: str, y: str) -> float:
-    """Slope of ``log y`` over ``log x``: 1 is linear, 0 is flat."""
+def exponent(rows: Sequence[dict[str, Any]], x: str, y: str) -> float | None:
+    """Slope of ``log y`` over ``log x``: 1 is linear, 0 is flat; None of fewer than two rows."""
+    if len(rows) < 2:
+        return None
     points = [(math.log(row[x]), math.log(max(row[y], 1e-12))) for row in rows]
     mean_x = sum(a for a, _ in points) / len(points)
     mean_y = sum(b for _, b in points) / len(points)

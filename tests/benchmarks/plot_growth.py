@@ -40,7 +40,8 @@ class Axis:
     """A logarithmic scale from data to pixels."""
 
     def __init__(self, low: float, high: float, start: float, end: float) -> None:
-        self.low, self.high = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        self.low = math.floor(math.log10(low))
+        self.high = max(self.low + 1, math.ceil(math.log10(high)))
         self.start, self.end = start, end
 
     def __call__(self, value: float) -> float:
@@ -135,7 +136,8 @@ def draw(record: dict[str, Any]) -> str:
     y0 = times[0][1][-1][1] / x[-1]
     guide = f"M{across(x[0]):.1f} {up(y0 * x[0]):.1f}L{across(x[-1]):.1f} {up(y0 * x[-1]):.1f}"
     parts.append(f'<path d="{guide}" stroke="{GREY}" stroke-dasharray="3 4" fill="none"/>')
-    named = [(f"{words[n]}: slope {slopes[n]:.2f}", c) for n, _, c in times]
+    shown = {n: "unknown" if slope is None else f"{slope:.2f}" for n, slope in slopes.items()}
+    named = [(f"{words[n]}: slope {shown[n]}", c) for n, _, c in times]
     parts += legend(LEFT + 12, TOP + 16, [*named, ("slope 1", GREY)])
 
     queued = [r for r in rows if "queued" in r]

@@ -38,6 +38,7 @@ def test_the_last_record_shows_linear_time_and_memory_far_below_the_requests_own
 def test_exponents_and_scales_by_hand():
     rows = [{"n": n, "linear": 3.0 * n, "square": n * n, "flat": 7.0} for n in (1, 10, 100)]
     assert [exponent(rows, "n", y) for y in ("linear", "square", "flat")] == [1.0, 2.0, 0.0]
+    assert exponent(rows[:1], "n", "linear") is None
     decades = Axis(20, 900, 0.0, 300.0)
     assert decades.ticks() == [10.0, 100.0, 1000.0]
     assert decades(100) == pytest.approx(150)
