@@ -76,6 +76,10 @@ class Fleet:
         """Groups that are ready or starting."""
         return sum(lane.state is not LaneState.ENDING for lane in self._lanes)
 
+    @property
+    def _roles_up(self) -> set[str]:
+        return {lane.seat.role for lane in self._lanes}
+
     def adjust(self, waiting: Mapping[str, int]) -> None:
         """Start and stop groups as the work asks for.
 
@@ -83,6 +87,8 @@ class Fleet:
             waiting: Bundles that a group could take now, by model in the plan's order.
         """
         limits, now_s = self.limits, time.monotonic()
+        # The judge's model may be up and have no bundle in the plan; it holds a place all the same.
+        waiting = {**waiting, **{one: waiting.get(one, 0) for one in self._roles_up}}
         if now_s < self._parked_until_s:
             limits = dataclasses.replace(limits, most=max(1, self.num_up))
         loads = [self._load(role, count, now_s) for role, count in waiting.items()]

@@ -15,6 +15,8 @@ TOKEN_FILE = Path(".ray") / "auth_token"
 
 def prepare_environment() -> None:
     """Set what Ray reads on import, unless the user set it or a cluster is to be joined."""
+    # Nothing that still runs while the job ends may start a Ray of its own by a late call.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     if os.environ.get("RAY_ADDRESS"):
         return
     for name, value in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -266,6 +267,18 @@ def test_a_load_that_takes_too_long_is_ended():
     hurried = dataclasses.replace(CLUSTER, load_timeout_s=1.0)
     with pytest.raises(GroupStartFailed, match=r"rank 1 on node .* failed to load"):
         ModelGroup.start(spec(seed=4001), hurried)
+
+
+def test_a_start_that_nobody_wants_any_more_ends_in_seconds():
+    cancelled = threading.Event()
+    timer = threading.Timer(0.5, cancelled.set)
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(GroupStartFailed, match="it was cancelled"):
+        ModelGroup.start(spec(seed=4001), CLUSTER, cancelled=cancelled)  # rank 1 loads for minutes
+    assert time.monotonic() - began < 30
+    names = {one["name"] for one in ray.util.list_named_actors(all_namespaces=True)}
+    assert "traitmill/faults/rank0" not in names
 
 
 def test_a_model_that_every_rank_refuses_is_the_users_mistake():

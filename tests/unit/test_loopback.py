@@ -10,6 +10,7 @@ import pytest
 from jobs.loopback import TOKEN_FILE, prepare_environment
 
 NAMES = (
+    "RAY_ENABLE_AUTO_CONNECT",
     "RAY_ADDRESS",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
     "RAY_USAGE_STATS_ENABLED",
@@ -100,4 +101,14 @@ def test_a_cluster_to_be_joined_decides_for_itself(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.4:6379")
     prepare_environment()
 
-    assert {name for name, value in found().items() if value is not None} == {"RAY_ADDRESS"}
+    assert {name for name, value in found().items() if value is not None} == {
+        "RAY_ADDRESS",
+        "RAY_ENABLE_AUTO_CONNECT",
+    }
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1:6379"])
+def test_a_late_call_never_starts_a_ray_of_its_own(monkeypatch, address: str) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    prepare_environment()
+    assert os.environ["RAY_ENABLE_AUTO_CONNECT"] == "0"

@@ -474,6 +474,32 @@ def test_two_models_take_turns_and_each_task_goes_to_its_own():
     assert set(harness.states().values()) == {"done"}
 
 
+def test_a_judge_that_is_the_runs_model_gets_it_while_the_other_model_held_the_only_place():
+    from actors.request import Bundle
+
+    @dataclass(frozen=True)
+    class Judges(CpuWork):
+        lane = "judge"
+
+        def compute(self, context):
+            request = Request(id="q", token_ids=(1,))
+            context.asks.ask(Bundle(id="judge-1", requests=(request,)))
+            return {}
+
+    works = [
+        replace(Asks(task("r1", "read")), role="extract_model"),
+        replace(Judges(task("vet", "vetting"), after=("r1",)), role="extract_model"),
+        replace(Asks(task("r2", "reread"), after=("vet",)), role="extract_model"),
+    ]
+    harness = Harness(works)
+    harness.scheduler.contexts = {MAIN: harness.ledger, "extract_model": harness.ledger}
+    harness.ledger.asks = harness.asks
+    harness.run()
+
+    assert harness.sent == [(1, "read-b0000"), (2, "judge-1"), (3, "reread-b0001")]
+    assert harness.scheduler.fleet.most_at_once == 1
+
+
 def test_a_judge_whose_group_never_comes_back_is_told_at_the_end():
     from actors.errors import GroupClosed
     from actors.request import Bundle
