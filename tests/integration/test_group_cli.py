@@ -18,15 +18,13 @@ from tests.head import Head
 
 pytestmark = pytest.mark.ray
 
-JOB = ("steer", "trait=anxiety", "layer=3", "coefficient=4", "method=mean_difference")
-SMALL = (
-    "extraction.num_pairs=8",
-    "extraction.min_passed=1",
-    "extraction.vetting=false",
-    "steering.num_questions=2",
-    "steering.samples=1",
-    "steering.max_new_tokens=8",
+JOB = (
+    "generate",
+    "prompts=everyday",
+    "generate.max_new_tokens=8",
+    "generate.samples=2",
     "cluster.resident=true",
+    "cluster.tensor_parallel_size=1",
 )
 NONE = "no resident group on this cluster\n"
 
@@ -83,11 +81,11 @@ def test_a_group_is_brought_up_used_by_two_jobs_looked_at_and_taken_down(head, r
     fingerprint = said.split("fingerprint ")[1].split()[0]
 
     runs = [tmp_path / "a", tmp_path / "b"]
-    jobs = [start_job(head, repo_root, *JOB, *SMALL, alone, f"run_dir={one}") for one in runs]
+    jobs = [start_job(head, repo_root, *JOB, f"run_dir={one}") for one in runs]
     stranger = start_job(
         head,
         edited_copy(repo_root, tmp_path / "edited"),
-        *("generate", "cluster.resident=true", alone, "run_dir=run"),
+        *(*JOB, "run_dir=run"),
     )
     for job in jobs:
         said, _ = job.communicate(timeout=60)
@@ -113,5 +111,5 @@ def test_a_group_is_brought_up_used_by_two_jobs_looked_at_and_taken_down(head, r
 
 def answers(folder):
     with Run.open(folder) as run:
-        rows = run.read("steering").to_pylist()
-    return [(row["question"], row["completion_ids"]) for row in rows]
+        rows = run.read("responses").to_pylist()
+    return [(row["prompt_id"], row["sample"], row["completion_ids"]) for row in rows]
