@@ -84,12 +84,16 @@ def measure(name: str, command: list[str], environment: dict[str, str], run_dir:
     }
 
 
+APART = ("runs", "attempts", "steering_summary")
+"""Times and hosts; and summaries, which each point makes of its own cells."""
+
+
 def results(run_dir: Path) -> dict[str, str]:
     """File of a result -> sha256."""
     return {
         path.relative_to(run_dir).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted((run_dir / "data").rglob("*.parquet"))
-        if path.relative_to(run_dir).parts[1] not in ("runs", "attempts")
+        if path.relative_to(run_dir).parts[1] not in APART
     }
 
 

@@ -45,6 +45,7 @@ class Server(ThreadingHTTPServer):
 
     allow_reuse_address = True
     daemon_threads = True
+    request_queue_size = 128
 
 
 if __name__ == "__main__":

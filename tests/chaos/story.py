@@ -86,11 +86,10 @@ class Story:
         self.events.sort(key=lambda e: e["t"])
         wasted = []
         for number, kill in enumerate(self.kills):
-            last = number + 1 == len(self.kills)
-            until = float("inf") if last else self.kills[number + 1].t
+            later = self.kills[number + 1 :]
             kill.bundles, kill.tasks = self.flying(kill.t)
-            self._time(kill, until)
-            wasted += self._cost(kill, until)
+            self._time(kill, next((one.t for one in later if hides(one, kill)), float("inf")))
+            wasted += self._cost(kill, later[0].t if later else float("inf"))
         return wasted
 
     def _time(self, kill: Kill, until: float) -> None:
@@ -119,6 +118,14 @@ class Story:
         """Tasks that were committed and had to be committed again: none, ever."""
         counts = Counter(e["task"] for e in self.events if e["e"] == "commit")
         return sum(count - 1 for count in counts.values())
+
+
+def hides(later: Kill, kill: Kill) -> bool:
+    """True when what is seen after the later kill may be its work, and not the first one's.
+
+    The judge and the ranks fail apart from each other; a driver takes both with it.
+    """
+    return "judge" not in (later.way, kill.way) or later.way in (kill.way, "driver", "whole Ray")
 
 
 def rows(kills: list[Kill]) -> list[dict[str, Any]]:

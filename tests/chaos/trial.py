@@ -175,6 +175,7 @@ class Trial:
             if not victims or not stages.kill(self.draw.choice(victims)):
                 return
         self.story.kills.append(kill)
+        self.story.note("kill", way=way)
         if way == "judge":
             self.stage.kill_judge(self.draw.uniform(0.0, 1.0))
         elif way == "whole Ray":

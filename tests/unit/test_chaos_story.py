@@ -85,3 +85,19 @@ def test_half_a_line_is_left_for_the_next_look(tmp_path):
     with told.path.open("ab") as lines:
         lines.write(b'wered"}\n')
     assert [e["e"] for e in told.look()] == ["answered"]
+
+
+def test_a_judge_that_dies_meanwhile_hides_no_rank(tmp_path):
+    told = story(
+        tmp_path,
+        [("rank", 3.0), ("judge", 3.2)],
+        SENT,
+        (3.3, "judge away", {}),
+        (3.4, "failed", {"bundle": "b0"}),
+        (4.0, "judge answered", {}),
+        (9.0, "answered", {"bundle": "b0"}),
+    )
+    told.settle()
+    rank, judge = told.kills
+    assert (rank.detected_s, rank.recovered_s) == (pytest.approx(0.4), 6.0)
+    assert (judge.detected_s, judge.recovered_s) == (pytest.approx(0.1), pytest.approx(0.8))
