@@ -21,6 +21,8 @@ FILES = (
     "rank.py",
     "rank_report.py",
     "rendezvous.py",
+    "group_spec.py",
+    "shares.py",
     "residence.py",
     "merge.py",
     "supervisor.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import shutil
 
@@ -62,3 +63,23 @@ def test_edited_rank_code_changes_the_hash_and_other_code_does_not(tmp_path):
 
 def test_every_file_that_is_hashed_exists():
     assert [name for name in (*FILES, *IN_RANKS) if not (ROOT / name).exists()] == []
+
+
+def imported(module, known):
+    """Modules of ours that a module imports, and theirs, by file name under ``actors``."""
+    path = ROOT / f"{module.removeprefix('actors.').replace('.', '/')}.py"
+    name = path.relative_to(ROOT).as_posix()
+    if name in known or not path.exists():
+        return
+    known.add(name)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("actors."):
+            imported(node.module, known)
+
+
+def test_everything_that_a_rank_imports_is_in_the_hash():
+    """A group's ranks are started again from the disk, while its supervisor keeps what it has."""
+    known = set()
+    imported("actors.rank", known)
+    covered = {*FILES, *(one for one in known if one.split("/")[0] in IN_RANKS)}
+    assert sorted(known - covered) == []
