@@ -271,3 +271,39 @@ def test_a_sampled_completion_repeats_whatever_runs_beside_it():
     alone = tiny.engine(path, max_batch_requests=1, max_batch_tokens=9)
     again = tiny.run(alone, requests[::-1]).results[::-1]
     assert [r.completion_ids for r in again] == [r.completion_ids for r in together.results]
+
+
+class _Weighed(Collectives):
+    """Two ranks, of which this is both; remembers how many values a row sends."""
+
+    def __init__(self):
+        super().__init__(0, 2, None)
+        self.sent: list[int] = []
+
+    def all_gather(self, tensor):
+        self.sent.append(tensor.numel() // len(tensor))
+        return torch.stack((tensor, tensor))
+
+    def all_reduce(self, tensor):
+        self.sent.append(tensor.numel() // len(tensor))
+        return tensor
+
+
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        ({}, 2),  # the best value and its id
+        ({"temperature": 1.0}, 2),
+        ({"num_top_logprobs": 20}, 2 * 20),
+        ({"temperature": 0.7, "num_top_logprobs": 1, "logprob_token_ids": (1, 2, 9999)}, 2 * 20),
+        ({"temperature": 1.0, "top_p": 0.9}, 2 * 1024),
+    ],
+)
+def test_ranks_exchange_candidates_and_never_whole_logits(fields, most):
+    ranks = _Weighed()
+    logits = torch.from_numpy(np.random.default_rng(1).normal(size=(6, 50_000)).astype("f4"))
+    requests = [ask(str(i), (1, 2), 1, **fields) for i in range(6)]
+    sequences = tuple(Sequence(r, i, [1, 2]) for i, r in enumerate(requests))
+    sample(logits, sequences, vocab_start=0, vocab_stop=50_000, collectives=ranks)
+    assert ranks.sent
+    assert max(ranks.sent) <= most
