@@ -6,12 +6,14 @@ to load. Code of jobs is not in it: an edited job may use a group that is alread
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 from dataclasses import asdict
 from pathlib import Path
 
 from actors.group_spec import GroupSpec
+from actors.model.family import read_model_digest
 from actors.request import EngineSpec
 
 ROOT = Path(__file__).resolve().parent
@@ -45,7 +47,14 @@ def engine_hash(root: Path = ROOT) -> str:
 
 
 def fingerprint(spec: EngineSpec, cluster: GroupSpec) -> str:
-    """12 hex digits; equal for callers who would get the same answers."""
+    """12 hex digits; equal for callers who would get the same answers.
+
+    The model counts by its content, because a submitted job finds shipped models elsewhere than
+    the shell that brought the group up; by its path only where this machine cannot read it.
+    """
+    model = asdict(spec)
+    with contextlib.suppress(OSError):
+        model["model_path"] = read_model_digest(spec)
     settings = {name: getattr(cluster, name) for name in PLACEMENT}
-    text = repr((sorted(asdict(spec).items()), sorted(settings.items()), engine_hash()))
+    text = repr((sorted(model.items()), sorted(settings.items()), engine_hash()))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

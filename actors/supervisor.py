@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from actors.errors import EngineOutOfDate, GroupClosed, GroupError, GroupStartFailed
-from actors.fingerprint import fingerprint
+from actors.fingerprint import engine_hash, fingerprint
 from actors.group import ModelGroup
 from actors.group_spec import GroupSpec
 from actors.request import Bundle, EngineSpec
@@ -44,6 +44,7 @@ class Supervisor:
         self._spec: EngineSpec = pickle.loads(payload["spec"])
         self._cluster: GroupSpec = pickle.loads(payload["cluster"])
         self._fingerprint: str = payload["fingerprint"]
+        self._engine: str = payload["engine"]
         self._started_s = time.time()
         self._residence = Residence(self._start, pickle.loads(payload["residence"]))
         threading.Thread(target=self._serve, name="serve", daemon=True).start()
@@ -91,13 +92,13 @@ class Supervisor:
         Raises:
             EngineOutOfDate: The code on disk is no longer the code that this group is named for.
         """
-        found = fingerprint(self._spec, self._cluster)  # a new rank would load what is there now
-        if found != self._fingerprint:
+        found = engine_hash()  # a new rank would import what is there now
+        if found != self._engine:
             raise EngineOutOfDate(
                 doing="start again",
                 cause="the code on disk changed; run `traitmill group down`, then `up`",
-                expected=found,
-                found=self._fingerprint,
+                expected=found[:12],
+                found=self._engine[:12],
             )
         return ModelGroup.start(self._spec, self._cluster, generation=generation)
 
@@ -223,6 +224,7 @@ def _create(spec: EngineSpec, cluster: GroupSpec, residence: ResidenceSpec | Non
         "cluster": pickle.dumps(cluster),
         "residence": pickle.dumps(limits),
         "fingerprint": mark,
+        "engine": engine_hash(),
     }
     actor_class: Any = ray.remote(Supervisor)
     try:

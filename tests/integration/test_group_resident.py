@@ -199,7 +199,8 @@ def test_ranks_are_not_started_again_from_code_that_changed_on_disk():
         "spec": pickle.dumps(SPEC),
         "cluster": pickle.dumps(dataclasses.replace(CLUSTER, name="edited")),
         "residence": pickle.dumps(ResidenceSpec()),
-        "fingerprint": "0123456789ab",
+        "fingerprint": "aaaaaaaaaaaa",
+        "engine": "0123456789abcdef",
     }
     actor = ray.remote(supervisor.Supervisor).options(num_cpus=0, max_concurrency=4).remote(payload)
     said = supervisor._info(actor)

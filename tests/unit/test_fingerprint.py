@@ -31,6 +31,20 @@ def test_another_engine_has_another_fingerprint(change):
     assert fingerprint(other, CLUSTER) != fingerprint(SPEC, CLUSTER)
 
 
+def test_a_model_counts_by_its_content_wherever_it_lies(toy_mla_path, tmp_path):
+    """A submitted job has its own copy of the project, and of the models in it."""
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(toy_mla_path, copy)
+    here = fingerprint(EngineSpec(model_path=str(toy_mla_path)), CLUSTER)
+    there = EngineSpec(model_path=str(copy))
+    assert fingerprint(there, CLUSTER) == here
+    weights = copy / "model.safetensors"
+    body = bytearray(weights.read_bytes())
+    body[-1] ^= 1
+    weights.write_bytes(body)
+    assert fingerprint(there, CLUSTER) != here
+
+
 def test_time_limits_and_names_leave_it_alone():
     other = dataclasses.replace(CLUSTER, name="b", stall_timeout_s=1.0, cpus_per_rank=3.0)
     assert fingerprint(SPEC, other) == fingerprint(SPEC, CLUSTER)
