@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 from safetensors.torch import load_file, save_file
 
 import jobs.driver
@@ -82,6 +83,18 @@ def digest_of_results(run_dir: Path) -> dict[str, str]:
         for path in sorted((run_dir / "data").rglob("*.parquet"))
         if path.relative_to(run_dir).parts[1] not in ("runs", "attempts")
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """One Ray for all runs here; each joins it and leaves."""
+    patch = pytest.MonkeyPatch()
+    small = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 100 << 20}
+    made = Cluster(initialize_head=True, head_node_args=small)
+    patch.setenv("RAY_ADDRESS", made.address)
+    yield made
+    patch.undo()
+    made.shutdown()
 
 
 @pytest.fixture(scope="module")

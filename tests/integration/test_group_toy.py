@@ -109,6 +109,12 @@ def test_two_jobs_at_once_get_their_solo_answers_and_neither_starves(spec):
     first = {job: times[0] for job, (_, times) in shared.items()}
     last = {job: times[-1] for job, (_, times) in shared.items()}
     assert max(first.values()) < min(last.values())
+    # Counts are of the shared run: bundles of both really were in one batch.
+    assert any(
+        reply.num_decode_tokens > solo[job][name].num_decode_tokens
+        for job in "ab"
+        for name, reply in shared[job][0].items()
+    )
     # While both have work, neither waits for more than what the other has at the group already.
     both = min(last.values())
     order = sorted((at, job) for job, (_, times) in shared.items() for at in times if at <= both)

@@ -46,7 +46,7 @@ def bundle(name: str, num_tokens: int = 3, **vectors) -> Bundle:
     return Bundle(id=name, requests=(request,), vectors=vectors)
 
 
-def test_a_bundle_without_room_is_refused_and_the_group_goes_on(monkeypatch):
+def test_what_does_not_fit_is_refused_or_names_its_rank_and_the_rest_goes_on(monkeypatch):
     monkeypatch.setattr(parcel, "STORE_WAIT_S", 0.5)
     with ModelGroup.start(SPEC, CLUSTER) as group:
         began = time.monotonic()
@@ -55,14 +55,10 @@ def test_a_bundle_without_room_is_refused_and_the_group_goes_on(monkeypatch):
         assert time.monotonic() - began < 5
         assert group.run(bundle("small", v=np.ones(4, np.float32))).bundle_id == "small"
 
-
-def test_an_answer_without_room_names_the_rank_and_half_of_it_fits_in_the_next_group():
-    """115 MB of rows do not fit into 80 MB; the scheduler's next tries are smaller ones."""
-    with ModelGroup.start(SPEC, CLUSTER) as group:
+        # 115 MB of rows do not fit into 80 MB; a third of them do, as when a bundle was split.
+        assert group.run(bundle("third", 200_000)).results[0].error is None
         began = time.monotonic()
         with pytest.raises(RankRaised, match=r"rank 0 .* raised OutOfDiskError") as caught:
             group.run(bundle("much", 600_000))
         assert time.monotonic() - began < 20
         assert caught.value.cause == "Local disk is full"
-    with ModelGroup.start(SPEC, CLUSTER, generation=2) as group:
-        assert group.run(bundle("half", 200_000)).results[0].error is None
