@@ -17,7 +17,7 @@ from typing import NamedTuple
 from storage.durable import HASH_BLOCK_BYTES
 from storage.errors import CorruptFileError
 
-SYNC_BYTES = 128 * 1024**2
+SYNC_BYTES = 32 * 1024**2
 """The disk is asked to take what has been written after each of these."""
 
 MAX_BEHIND = 3
@@ -113,5 +113,8 @@ class FollowingHash:
         while (end := self._to_sync.get()) is not None:
             if end - synced >= SYNC_BYTES:
                 os.fdatasync(handle)
+                # Memory that the kernel has at hand costs far less than memory it must find, and
+                # a capture larger than the memory would push everything else out of it.
+                os.posix_fadvise(handle, synced, end - synced, os.POSIX_FADV_DONTNEED)
                 synced = end
         os.fsync(handle)

@@ -72,6 +72,23 @@ def test_the_disk_is_asked_while_the_file_grows_and_once_at_its_end(tmp_path, mo
     assert calls == ["fdatasync"] * 5 + ["fsync"]
 
 
+def test_what_the_disk_has_taken_leaves_the_memory(tmp_path, monkeypatch):
+    """A capture larger than the memory must not push the model's files out of it."""
+    dropped = []
+    monkeypatch.setattr(
+        os, "posix_fadvise", lambda h, at, n, advice: dropped.append((at, n, advice))
+    )
+    monkeypatch.setattr(hasher, "SYNC_BYTES", 1000)
+    path = tmp_path / "growing"
+    with path.open("wb", buffering=0) as handle:
+        follower = FollowingHash(path)
+        for _ in range(5):
+            handle.write(b"x" * 700)
+            follower.grown()
+    assert follower.finish() == hashlib.sha256(b"x" * 3500).hexdigest()
+    assert dropped == [(at, 1400, os.POSIX_FADV_DONTNEED) for at in (0, 1400)]
+
+
 def test_a_disk_that_is_full_when_it_is_forced_is_the_writers_error(tmp_path, monkeypatch):
     def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
