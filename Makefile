@@ -43,7 +43,7 @@ demo: $(SETUP)  ## the main job on a shipped toy model; FRESH=1 computes it agai
 
 test: $(SETUP)  ## unit and integration tests: no GPU, no network; 10 minutes on 2 cores at most
 	@OMP_NUM_THREADS=1 $(PYTEST) tests/unit tests/integration -q \
-	  -m "not gpu and not multi_gpu" --durations=15 --durations-min=5
+	  -m "not gpu and not multi_gpu and not packages" --durations=15 --durations-min=5
 
 check: $(SETUP)  ## what CI checks without tests: ruff, format, strict types
 	@$(PYTHON) -m ruff check --no-cache .
