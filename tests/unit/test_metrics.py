@@ -222,3 +222,20 @@ def test_the_compose_file_mounts_what_is_there_and_listens_on_loopback():
         assert [one for one in local if not (FOLDER / one).exists()] == []
     assert "127.0.0.1:9090" in " ".join(compose["services"]["prometheus"]["command"])
     assert compose["services"]["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] == "127.0.0.1"
+
+
+def test_the_dashboard_has_what_grafana_needs_to_import_it(dashboard):
+    """Grafana cannot be run here; these are the fields that its importer reads."""
+    assert dashboard["uid"] == "traitmill"
+    assert dashboard["schemaVersion"] >= 36
+    assert dashboard["templating"] == {"list": []}
+    assert {"from", "to"} == set(dashboard["time"])
+    for panel in dashboard["panels"]:
+        assert panel["type"] == "timeseries"
+        assert panel["fieldConfig"]["defaults"]["unit"] in {"short", "s", "bytes"}
+        assert panel["gridPos"]["h"] >= 6
+        assert panel["gridPos"]["w"] >= 8
+        names = [target["refId"] for target in panel["targets"]]
+        assert names == sorted(set(names))
+        assert all(target["legendFormat"] for target in panel["targets"])
+        assert len(panel["targets"]) <= 2
