@@ -23,6 +23,13 @@ def test_a_full_disk_is_named_and_earlier_results_stay(tmp_path):
     assert deaths == (6, 0, 0, 0)
 
 
+def test_a_real_disk_that_is_full_is_named_and_earlier_results_stay(tmp_path):
+    deaths = steps.fill_a_small_disk(tmp_path)
+    if deaths.num_injected == 0:
+        pytest.skip("this user may not mount a small disk of its own")
+    assert deaths == (4, 0, 0, 0)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     if not (CACHE / "wrangler/node_modules/miniflare").exists():
@@ -45,7 +52,7 @@ def good(monkeypatch):
 def test_each_refusal_and_each_race_has_its_one_right_outcome(server, tmp_path, good):
     out = run_scenarios(server, tmp_path)
     assert out.is_clean, figure(out)
-    assert len(out.injected) == 8
+    assert len(out.injected) == 9
 
 
 @pytest.mark.slow
