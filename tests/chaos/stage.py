@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -116,6 +117,7 @@ class Stage:
         time.sleep(away_s)
         self.start_judge()
 
-    def actors(self, name: str) -> list[int]:
-        """Worker processes whose title has this name."""
-        return sorted(pid for pid in descendants(self.head.pid) if name in title(pid))
+    def actors(self, pattern: str) -> list[int]:
+        """Worker processes by their titles: Ray writes there what a worker is, or what it does."""
+        known = re.compile(rf"^ray::.*({pattern})")
+        return sorted(pid for pid in descendants(self.head.pid) if known.match(title(pid)))

@@ -165,7 +165,7 @@ class Trial:
         return (sent > back or starting) and bool(self._victims(way))
 
     def _victims(self, way: str) -> list[int]:
-        return self.stage.actors("RankActor" if way == "rank" else "Supervisor")
+        return self.stage.actors(r"RankActor|run \S+ rank \d" if way == "rank" else "Supervisor")
 
     def _kill(self, way: str) -> None:
         during = next((e["e"] for e in reversed(self.story.events)), "start")

@@ -1,4 +1,4 @@
-"""The short form of ``make chaos``: a judge, a rank and a driver die, and no byte differs."""
+"""The short form of ``make chaos``: a rank, a driver and a judge die, and no byte differs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.chaos.trial import Trial, differences
 
 pytestmark = pytest.mark.ray
 
-SMALL = ("trait=anxiety", "layer=1", "steering.coefficient_ratios=[1.0]")
+SMALL = ("trait=anxiety", "layer=[1,2]", "steering.coefficient_ratios=[1.0]")
 
 
 class Script(random.Random):
@@ -31,16 +31,16 @@ class Script(random.Random):
         return low
 
 
-def test_a_killed_judge_rank_and_driver_cost_what_was_in_flight_and_no_byte(tmp_path):
+def test_a_killed_rank_driver_and_judge_cost_what_was_in_flight_and_no_byte(tmp_path):
     with Stage(tmp_path) as stage:
         clean = Trial(stage, tmp_path / "clean", SMALL, True, random.Random(0), lambda _: None)
         assert clean.undisturbed() == 0
-        script = Script("judge", "rank", "driver")
+        script = Script("rank", "driver", "judge")
         hit = Trial(stage, tmp_path / "hit", SMALL, True, script, lambda _: None)
 
         assert hit.torment(3) == 0
 
-    assert [kill.way for kill in hit.story.kills] == ["judge", "rank", "driver"]
+    assert [kill.way for kill in hit.story.kills] == ["rank", "driver", "judge"]
     assert hit.story.settle() == []  # nothing was computed twice without need
     assert hit.story.num_lost() == 0
     for kill in hit.story.kills:
