@@ -53,7 +53,7 @@ def own_parts(
     """This rank's share of the captured rows, layer by layer.
 
     Args:
-        reply: Complete, as every rank computed it.
+        reply: A rank's own, or complete where the engine did not deal rows out.
         rank: Sends the layers whose place in the sorted list of all layers is its own, modulo
             ``world_size``; all that it holds, where the engine has dealt them out already.
         world_size: Ranks that share the work.

@@ -24,57 +24,13 @@ from actors.engine.scheduler import Scheduler, Sequence, Span
 from actors.engine.steer import (
     Bank,
     Plan,
-    Round,
-    apply_round,
     build_bank,
-    fuse_rounds,
 )
 from actors.engine.stops import Decode, StopWatch
 from actors.request import Bundle, Reply, Request, RequestError, Result, Token
 
 MAX_THREADS = 8
 """Threads that put kept rows together; a rank's own threads at most."""
-
-
-class StepSites:
-    """Steers, then captures, at the places of one forward of ``num_rows`` rows."""
-
-    def __init__(
-        self,
-        rounds: dict[tuple[str, int], list[Round]],
-        bank: Bank,
-        capturer: Capturer,
-        num_rows: int,
-    ) -> None:
-        self._rounds = rounds
-        self._bank = bank
-        self._capturer = capturer
-        self._num_rows = num_rows
-        self._fused: dict[tuple[str, int], tuple[torch.Tensor, ...]] | None = None
-
-    def wants(self, site: str) -> bool:
-        """True when some capture reads the site."""
-        return self._capturer.wants(site)
-
-    def changes(self, site: str, layer: int) -> bool:
-        """True when a row of this forward is steered at the place."""
-        return (site, layer) in self._rounds
-
-    def fused(self, site: str, layer: int) -> tuple[torch.Tensor, ...] | None:
-        """The place's steering for the fused residual kernel; None when it takes several rounds."""
-        if self._fused is None:
-            self._fused = fuse_rounds(self._rounds, self._bank, self._num_rows)
-        return self._fused.get((site, layer))
-
-    def read(self, site: str, layer: int, value_ND: torch.Tensor) -> None:
-        """Read the captured rows of a value that is steered already."""
-        self._capturer.visit(site, layer, value_ND)
-
-    def visit(self, site: str, layer: int, value_ND: torch.Tensor) -> None:
-        """Change the steered rows in place, then read the captured ones."""
-        for batch_round in self._rounds.get((site, layer), ()):
-            apply_round(value_ND, batch_round, self._bank)
-        self._capturer.visit(site, layer, value_ND)
 
 
 class BundleRun:
@@ -107,7 +63,7 @@ class BundleRun:
         self._decode = decode
         self._on_token = on_token
         self._started = time.perf_counter()
-        self._digest = hashlib.sha256(_asked(valid))
+        self._digest = hashlib.sha256(_asked(valid, self.bank))
         self._outcomes: dict[str, Outcome] = {}
         self._watches: dict[str, StopWatch] = {}
         self._results: dict[str, Result] = {}
@@ -116,7 +72,7 @@ class BundleRun:
         # Rows from a GPU are put together while it goes on; torch and numpy copy without the GIL.
         wants_threads = device.type == "cuda" and bool(self.capturer.raw_layers)
         count = min(MAX_THREADS, torch.get_num_threads())
-        self._threads = ThreadPoolExecutor(count) if wants_threads else None
+        self._threads = _threads(count) if wants_threads else None
         self.num_steps = self.num_prefill = self.num_decode = 0
         self.prefill_s = self.decode_s = 0.0
         for request in bundle.requests:
@@ -193,11 +149,20 @@ class BundleRun:
     def _take_column(self, sequence: Sequence, column: NDArray[np.int32]) -> int:
         """Append one row's tokens of a burst; returns how many of its rows count."""
         if sequence.finish_reason is not None:
+            self._note_last_row(sequence, int(column[0]))
             return 1  # only the last token's own row was left to run
         for number, token in enumerate(column.tolist(), start=1):
             if self._accept(sequence, token):
-                return min(number + sequence.needs_last_row, len(column))
+                if not sequence.needs_last_row or number == len(column):
+                    return number
+                self._note_last_row(sequence, int(column[number]))
+                return number + 1
         return len(column)
+
+    def _note_last_row(self, sequence: Sequence, token: int) -> None:
+        """What the last token's row would choose is dropped, but not that it is no number."""
+        if token < 0:
+            self._outcomes[sequence.request.id].is_finite = False
 
     def _accept(self, sequence: Sequence, token: int) -> bool:
         """Append one chosen token; returns whether the sequence is over."""
@@ -287,12 +252,20 @@ class BundleRun:
         )
 
 
-def _asked(requests: SequenceOf[Request]) -> bytes:
+def _asked(requests: SequenceOf[Request], bank: Bank) -> bytes:
     """What decides tokens and rows, as bytes."""
-    found = hashlib.sha256()
+    found = hashlib.sha256(repr(sorted(bank.sha256_of.items())).encode())
     for r in requests:
-        found.update(repr((r.id, r.token_ids, r.sampling, r.steering)).encode())
+        logprobs = (r.num_top_logprobs, r.logprob_token_ids)
+        asked = (r.id, r.token_ids, r.sampling, r.steering, r.capture, logprobs)
+        found.update(repr(asked).encode())
     return found.digest()
+
+
+def _threads(count: int) -> ThreadPoolExecutor:
+    """Threads on this thread's GPU: a new thread's own would be GPU 0, whosever that is."""
+    device = torch.cuda.current_device()
+    return ThreadPoolExecutor(count, initializer=torch.cuda.set_device, initargs=(device,))
 
 
 def _rows(spans: SequenceOf[Span]) -> list[tuple[int, int, int]]:

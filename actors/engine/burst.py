@@ -54,10 +54,10 @@ class Burst:
     eos_ids: tuple[int, ...]
     while_waiting: Callable[[], None] = lambda: None
     """Host work to do while the device is busy."""
-    _slot_of: dict[int, int] = field(default_factory=dict)
+    _slot_of: dict[int, tuple[int, Reading]] = field(default_factory=dict)
+    """Sequence -> its slot of the pooled sums, and the reading that it sums for."""
     _free_slots: list[int] = field(default_factory=list)
     _bank_loaded: bool = False
-    _filled: int = 0
 
     def __post_init__(self) -> None:
         self._free_slots = list(range(self.fast.state.max_rows - 1, -1, -1))
@@ -70,16 +70,17 @@ class Burst:
         rows = [self._row(s) for s in running]
         if not all(rows):
             return None
-        steps = scheduler.reserve(self._steps(scheduler))
+        served = [r for r in rows if r is not None]
+        steps = scheduler.reserve(self._steps(scheduler, served))
         if steps == 0:
             return None
-        return self._launch([r for r in rows if r is not None], steps)
+        return self._launch(served, steps)
 
-    def _steps(self, scheduler: Scheduler) -> int:
+    def _steps(self, scheduler: Scheduler, rows: list[Row]) -> int:
         left = [tokens_left(s) + bool(self.capturer.readings(s.request)) for s in scheduler.running]
         fixed = all(s.request.sampling.ignore_eos for s in scheduler.running)
         most = MAX_BURST if fixed else EOS_BURST
-        if self.capturer.raw_layers:
+        if any(row.raw is not None for row in rows):
             most = min(most, MAX_RAW_BURST)
         return max(1, min(most, min(left) if scheduler.waiting else max(left)))
 
@@ -109,7 +110,9 @@ class Burst:
         kept = self.fast.kept(features)
         if kept is None:
             return None
-        block = kept[:steps, :, :count].permute(2, 1, 0, 3).contiguous()
+        # A copy even where the view is contiguous: the next burst writes where it came from.
+        block = kept[:steps, :, :count].permute(2, 1, 0, 3)
+        block = block.clone(memory_format=torch.contiguous_format)
         return land(block, block.isfinite().all(dim=-1).all(dim=1))
 
     def _fill(self, rows: list[Row], steers: bool) -> None:
@@ -128,7 +131,7 @@ class Burst:
             live = 1 if sequence.finish_reason else 2
             # A rank that does not answer runs the same graph but reads no position.
             reads = row.pooled is not None and self.capturer.answers
-            slot, stop = (self._slot(sequence), row.stop) if reads else (0, 0)
+            slot, stop = (self._slot(row), row.stop) if reads else (0, 0)
             ints[:, i] = (
                 sequence.num_computed, tokens_left(sequence), live, slot, row.first, stop,
             )  # fmt: skip
@@ -175,13 +178,14 @@ class Burst:
         state.steer_kinds[:, :size] = _move(kinds, state.steer_kinds)
         state.steer_coefficients[:, :size] = _move(coefficients, state.steer_coefficients)
 
-    def _slot(self, sequence: Sequence) -> int:
-        """The sequence's row of the pooled sums, zeroed when first taken."""
-        slot = self._slot_of.get(sequence.index)
-        if slot is None:
-            slot = self._slot_of[sequence.index] = self._free_slots.pop()
+    def _slot(self, row: Row) -> int:
+        """The row's place among the pooled sums, zeroed when first taken."""
+        index = row.sequence.index
+        if index not in self._slot_of and row.pooled is not None:
+            slot = self._free_slots.pop()
+            self._slot_of[index] = (slot, row.pooled)
             self.fast.state.totals[:, slot] = 0
-        return slot
+        return self._slot_of[index][0]
 
     def note_rows(self, result: BurstResult, row: int, num_rows: int) -> None:
         """Book the rows that count of one sequence's burst: receipts, positions, kept rows."""
@@ -208,11 +212,11 @@ class Burst:
         ended = [s for s in sequences if s.index in self._slot_of]
         if not ended or not self.capturer.answers:
             return
-        slots = [self._slot_of.pop(s.index) for s in ended]
+        taken = [self._slot_of.pop(s.index) for s in ended]
+        slots = [slot for slot, _ in taken]
         self._free_slots.extend(slots)
         totals = self.fast.state.totals[:, slots]  # a copy: slots are used again
-        for i, sequence in enumerate(ended):
-            reading = next(r for r in self.capturer.readings(sequence.request) if is_pooled(r))
+        for i, (_, reading) in enumerate(taken):
             _add_sum(reading, totals[list(reading.capture.layers), i])
 
 

@@ -95,6 +95,14 @@ class Capturer:
             return key[0] if self.answers else ()
         return tuple(layer for layer in key[0] if layer in self.held_layers())
 
+    def _looked_at(self, key: _GroupKey) -> tuple[int, ...]:
+        """The layer at which each rank looks whether dealt-out rows are finite.
+
+        What is not finite at a layer stays so above it: the highest one tells of those that other
+        ranks keep.
+        """
+        return (max(key[0]),) if key[6] and self.share is not None else ()
+
     def _add_group(self, reading: Reading) -> None:
         key = _group_key(reading)
         if key in self._groups:
@@ -102,7 +110,7 @@ class Capturer:
         self._groups[key] = None
         for site in key[1]:
             self._sites.add(site)
-            for layer in dict.fromkeys(self._held(key)):
+            for layer in dict.fromkeys((*self._held(key), *self._looked_at(key))):
                 self._by_place.setdefault((site, layer), []).append(key)
 
     def readings(self, request: Request) -> Sequence_[Reading]:
@@ -164,6 +172,11 @@ class Capturer:
             reduction, streams = key[2], key[5]
             pools = streams and reduction != "moments"
             rows = value_ND if pools else value_ND[step.rows]
+            if not streams and (rows.is_cuda or self.share is not None):
+                finite = rows.isfinite().all(dim=-1)
+                step.good = finite if step.good is None else step.good & finite
+            if layer not in self._held(key):
+                continue
             if reduction == "projection":
                 bank = self._bank.vectors_VD[[self._bank.slot_of[k] for k in key[3]]]
                 rows = rows.float() @ bank.T
@@ -177,36 +190,27 @@ class Capturer:
                 rows = sum_by_owner(value_ND, step, squares=squares)
             step.taken.setdefault(site, {})[layer] = rows
 
-    def end(self, hidden_ND: Tensor | None = None) -> None:
-        """Hand the forward's rows to their readings.
-
-        Args:
-            hidden_ND: Last residual rows. What is not finite stays so to the last layer: here a
-                rank sees that of layers which other ranks keep.
-        """
+    def end(self) -> None:
+        """Hand the forward's rows to their readings."""
         for key, step in self._groups.items():
             if step is None:
                 continue
             held = self._held(key)
-            if key[6] and self.share is not None and hidden_ND is not None:
-                self._check(step, hidden_ND)
+            if step.good is not None and self.share is not None:
+                landing = land(step.good)
+                for reading, first, last in step.readings:
+                    reading.checks.append((landing, first, last))
             for site, by_layer in step.taken.items():
                 # Layers pass in the model's order; a capture may name them in another.
                 block = torch.stack([by_layer[layer] for layer in held])
                 if not key[5]:
-                    keep_rows(block, site, step.readings)
+                    keep_rows(block, site, step.readings, step.good)
                     continue
                 for number, (reading, _, _) in enumerate(step.readings):
                     part = block[:, number]
                     old = reading.total.get(site)
                     reading.total[site] = part if old is None else old + part
             self._groups[key] = None
-
-    def _check(self, step: Step, hidden_ND: Tensor) -> None:
-        good = hidden_ND[step.rows].isfinite().all(dim=-1)
-        landing = land(good)
-        for reading, first, last in step.readings:
-            reading.checks.append((landing, first, last))
 
     def settle(self, sequences: Sequence_[Sequence]) -> None:
         """Start to bring ended sequences' means and sums to the host, one copy per shape."""

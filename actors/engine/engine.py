@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from actors.engine.batch import Batch, build_batch
-from actors.engine.bundle_run import BundleRun, StepSites
+from actors.engine.bundle_run import BundleRun
 from actors.engine.burst import Burst
 from actors.engine.cache import PagedCache, cache_shape
 from actors.engine.collectives import Collectives
@@ -24,6 +24,7 @@ from actors.engine.forward import Forward
 from actors.engine.pages import PageTable
 from actors.engine.sampler import Sampled, sample
 from actors.engine.scheduler import Scheduler
+from actors.engine.sites import StepSites
 from actors.engine.steer import plan_rows
 from actors.engine.stops import Decode
 from actors.engine.validate import Limits, check_bundle
@@ -217,6 +218,7 @@ class Engine:
                 capturer=run.capturer,
                 bank=run.bank,
                 eos_ids=self.model.facts.eos_ids,
+                while_waiting=run.finish_come,
             )
         self._compare(run.digest(), "were given another bundle")
         while run.scheduler.has_work:
@@ -241,7 +243,7 @@ class Engine:
         rounds = plan_rows(run.plan, batch)
         sites = StepSites(rounds, run.bank, run.capturer, batch.num_rows)
         hidden = self.rows_forward.run(batch, sites)
-        run.capturer.end(hidden)
+        run.capturer.end()
         sampled = self._sample(batch, hidden)
         run.finish_come()
         tokens = sampled.token_ids.tolist() if sampled else []

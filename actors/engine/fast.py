@@ -28,6 +28,9 @@ from actors.kernels.rope_cache import norm_and_store_latents, rotate_and_store, 
 from actors.model.load import LocalModel
 from actors.shares import deal
 
+MAX_KEPT_SETS = 4
+"""Sets of layers whose raw rows have graphs; each holds rows on the device."""
+
 
 class FastDecoder:
     """Fused decode steps of one rank's model."""
@@ -83,8 +86,7 @@ class FastDecoder:
 
     def kept(self, features: Features) -> Tensor | None:
         """Rows that this rank keeps: ``[steps, held layers, rows, D]``; None when it keeps none."""
-        held = len(self._held(features))
-        if not held:
+        if not (held := len(self._held(features))):
             return None
         key = (features.keeps, features.shared)
         if key not in self._kept:
@@ -105,6 +107,18 @@ class FastDecoder:
             return None
         return kept[:, held.index(number)], self.state.step
 
+    def _make_room(self, features: Features) -> None:
+        """Forget the oldest set of kept layers, its rows and graphs, when there are many."""
+        sets = dict.fromkeys((f.keeps, f.shared) for _, f in self._graphs if f.keeps)
+        key = (features.keeps, features.shared)
+        if not features.keeps or key in sets or len(sets) < MAX_KEPT_SETS:
+            return
+        oldest = next(iter(sets))
+        torch.cuda.synchronize()
+        self._kept.pop(oldest, None)
+        for name in [n for n in self._graphs if (n[1].keeps, n[1].shared) == oldest]:
+            del self._graphs[name]
+
     def size_for(self, rows: int) -> int:
         """The smallest graph that holds ``rows``."""
         return next(s for s in self.sizes if s >= rows)
@@ -115,6 +129,7 @@ class FastDecoder:
         size = self.size_for(rows)
         if not self._use_graphs or (size, features) in self._graphs:
             return
+        self._make_room(features)
         self.state.clear()
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())

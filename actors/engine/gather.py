@@ -28,6 +28,8 @@ class Step:
     """int32 ``[readings + 1]``: each reading's run of ``rows``."""
     longest: int
     """Rows of the longest run."""
+    good: Tensor | None = None
+    """bool: whether all that was kept of each row is finite; None: nobody looked."""
     taken: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     """Site -> layer -> what was read there."""
 
@@ -47,9 +49,20 @@ def to_step(
     )
 
 
-def keep_rows(block_LND: Tensor, site: str, readings: Sequence[tuple[Reading, int, int]]) -> None:
-    """Bring rows to the host and give each reading its run of them."""
-    good = block_LND.isfinite().all(dim=-1).all(dim=0) if block_LND.is_cuda else None
+def keep_rows(
+    block_LND: Tensor,
+    site: str,
+    readings: Sequence[tuple[Reading, int, int]],
+    good: Tensor | None = None,
+) -> None:
+    """Bring rows to the host and give each reading its run of them.
+
+    Args:
+        block_LND: Rows of the held layers.
+        site: Where they were read.
+        readings: (reading, first, last) into the rows.
+        good: bool ``[N]``, whether each row is finite; None: the host will count.
+    """
     landing = land(block_LND, good)
     for reading, first, last in readings:
         reading.pieces.setdefault(site, []).append(Piece(landing, None, None, first, last))

@@ -46,11 +46,11 @@ def land(values: Tensor, good: Tensor | None = None) -> Landing:
     current = torch.cuda.current_stream(values.device)
     stream = _STREAMS.setdefault(values.device, None)
     if stream is None:
-        stream = _STREAMS[values.device] = torch.cuda.Stream(values.device)  # type: ignore[no-untyped-call]
+        stream = _STREAMS[values.device] = torch.cuda.Stream(values.device, priority=-1)  # type: ignore[no-untyped-call]
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
         host, flags = _pinned(values, stream), _pinned(good, stream) if good is not None else None
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         event.record(stream)
     return Landing(host, flags, event)
 

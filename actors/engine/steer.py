@@ -198,7 +198,8 @@ def fuse_rounds(
     places = [place for place, found in rounds.items() if len(found) == 1]
     if not places:
         return {}
-    host = np.zeros((len(places), 3, num_rows), np.float32)
+    # Rows of 16 bytes, or Triton would compile a kernel for every alignment that comes along.
+    host = np.zeros((len(places), 3, -(-num_rows // 4) * 4), np.float32)
     for number, place in enumerate(places):
         (found,) = rounds[place]
         host[number][:, found.rows] = found.packed

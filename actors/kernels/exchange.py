@@ -28,7 +28,9 @@ WORLDS = (1, 2, 4, 8)
 def _push(address, word, data, number):
     """Store each lane's ``data`` and ``number`` as one 8-byte word in a peer's memory.
 
-    Aligned 8-byte parts of a vector store are never torn, and stores to a peer are not held back.
+    An ordinary store: aligned 8-byte parts of it were never torn or held back where this was tested
+    (H200, CUDA 13, thousands of exchanges), which the PTX memory model does not promise. The test
+    at start runs on every machine, and one that fails it takes the other ways.
     """
     there = address.to(tl.pointer_type(tl.int64))
     both = (number.to(tl.int64) << 32) | (data.to(tl.int64) & 0xFFFFFFFF)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch.distributed as dist
 
+from actors.engine.bundle_run import BundleRun
 from actors.engine.engine import Engine
+from actors.engine.sites import StepSites
 from actors.request import Bundle, Capture, Reply, Request, Sampling, Steering
 from tests import tiny
 from tests.reference_decoder import ReferenceDecoder
@@ -112,6 +114,103 @@ def test_requests_beyond_the_fused_step_take_the_general_one(tmp_path: Path) -> 
         reply = engine.run(Bundle(id="b", requests=(request,)))
         assert reply.results[0].error is None
         assert decoder.num_steps == 0, option
+
+
+@pytest.mark.parametrize(
+    "tokens", [("prompt", "response"), ("response", "prompt[-1]"), ("response[:4]", "response[:]")]
+)
+def test_two_means_of_one_request_each_get_their_own_rows(
+    tokens: tuple[str, str], tmp_path: Path
+) -> None:
+    engine = tiny.engine(tiny.save("mistral", tmp_path))
+    captures = tuple(Capture(layers=(0, 1), tokens=t, reduction="mean") for t in tokens)
+    sampling = Sampling(max_new_tokens=12, ignore_eos=True)
+    asked = tuple(
+        Request(id=str(i), token_ids=tuple(range(5 + i, 15)), sampling=sampling, capture=captures)
+        for i in range(3)
+    )
+    work = Bundle(id="b", requests=asked)
+    single = engine.run(work)
+    decoder = engine.fast = ReferenceDecoder(engine)
+    assert_same(engine.run(work), single)
+    assert decoder.num_steps > 5
+
+
+def test_rows_that_wait_for_the_host_are_not_those_the_next_burst_writes(tmp_path: Path) -> None:
+    engine = tiny.engine(tiny.save("mistral", tmp_path), max_batch_requests=1)
+    raw = (Capture(layers=(1,), tokens="all"),)
+    sampling = Sampling(max_new_tokens=20, ignore_eos=True)
+    request = Request(id="r", token_ids=(5, 6, 7), sampling=sampling, capture=raw)
+    work = Bundle(id="b", requests=(request,))
+    single = engine.run(work)
+    engine.fast = ReferenceDecoder(engine, max_rows=1)
+    assert_same(engine.run(work), single)
+
+
+def test_results_are_made_while_others_run(tmp_path: Path) -> None:
+    engine = tiny.engine(tiny.save("mistral", tmp_path))
+    pooled = (Capture(layers=(0,), tokens="all", reduction="mean"),)
+    made = [
+        Request(
+            id=str(new),
+            token_ids=(5, 6, 7),
+            sampling=Sampling(max_new_tokens=new, ignore_eos=True),
+            capture=pooled,
+        )
+        for new in (2, 90)
+    ]
+    decoder = engine.fast = ReferenceDecoder(engine)
+    finished: list[int] = []
+    make = BundleRun._finish
+
+    def note(run: BundleRun, sequence: Any) -> None:
+        finished.append(decoder.num_steps)
+        make(run, sequence)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BundleRun, "_finish", note)
+        engine.run(Bundle(id="b", requests=tuple(made)))
+    assert finished[0] < finished[1] == decoder.num_steps
+
+
+def overflow(engine: Engine, layer: int, position: int) -> None:
+    """Make one position's row of one layer infinite, in general steps and in bursts."""
+    visit = StepSites.visit
+
+    def spoil(sites: StepSites, site: str, number: int, value_ND: Any) -> None:
+        if (site, number) == ("resid_post", layer) and len(value_ND) > position:
+            value_ND[position] = float("inf")
+        visit(sites, site, number, value_ND)
+
+    engine.spoil = spoil  # type: ignore[attr-defined]
+
+
+def spoiled_on_two_ranks(rank: int, size: int, path: str) -> Any:
+    engine = Engine.load(
+        tiny.spec(Path(path)), rank=rank, world_size=size, process_group=dist.group.WORLD
+    )
+    found = []
+    for captured in ((0,), (0, 1, 2)):
+        request = Request(
+            id="r",
+            token_ids=(5, 6, 7, 8),
+            sampling=Sampling(max_new_tokens=0),
+            capture=(Capture(layers=captured, tokens="all"),),
+        )
+        overflow(engine, layer=1, position=2)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(StepSites, "visit", engine.spoil)  # type: ignore[attr-defined]
+            reply = engine.run(Bundle(id="b", requests=(request,)), share_rows=True)
+        found.append(reply.results[0].error)
+    return found
+
+
+def test_ranks_that_share_rows_agree_on_what_is_not_finite(tmp_path: Path) -> None:
+    path = tiny.save("mistral", tmp_path)
+    for below, through in tiny.run_ranks(2, spoiled_on_two_ranks, str(path)):
+        assert below is None, "layer 0 is finite, whatever layer 1 is"
+        assert through is not None
+        assert "not finite" in through.message
 
 
 def on_two_ranks(rank: int, size: int, path: str) -> Any:
