@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import urllib.request
 from collections.abc import Iterator
 
 import boto3
@@ -22,6 +23,8 @@ def moto_endpoint(bucket: str = "bucket") -> Iterator[str]:
     server.start()
     host, port = server.get_host_and_port()
     endpoint = f"http://{host}:{port}"
+    # moto keeps its buckets in this process: those of an earlier test would be there still.
+    urllib.request.urlopen(f"{endpoint}/moto-api/reset", data=b"").close()  # noqa: S310 - ours
     boto3.client(
         "s3",
         endpoint_url=endpoint,

@@ -163,7 +163,10 @@ def test_killed_ranks_change_no_byte_of_the_results(cluster, model, tmp_path):
     assert len(killed) == 4
     with Run.open(stormy) as run:
         retries = [r for r in run.read("attempts").to_pylist() if r["outcome"] == "retry"]
-    assert {row["error_type"] for row in retries} == {"RankDied"}
+    # A bundle that was sent after the one that died is handed back, and nobody's fault.
+    types = [row["error_type"] for row in retries]
+    assert types.count("RankDied") == len(killed)
+    assert set(types) <= {"RankDied", "GroupClosed"}
 
 
 def test_points_of_a_sweep_share_one_plan_and_one_group(cluster, model, tmp_path):
