@@ -24,7 +24,7 @@ def moto_endpoint(bucket: str = "bucket") -> Iterator[str]:
     host, port = server.get_host_and_port()
     endpoint = f"http://{host}:{port}"
     # moto keeps its buckets in this process: those of an earlier test would be there still.
-    urllib.request.urlopen(f"{endpoint}/moto-api/reset", data=b"").close()  # noqa: S310 - ours
+    urllib.request.urlopen(f"{endpoint}/moto-api/reset", data=b"").close()
     boto3.client(
         "s3",
         endpoint_url=endpoint,
