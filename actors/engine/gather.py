@@ -13,6 +13,7 @@ from torch import Tensor
 
 from actors.engine.landing import Piece, land
 from actors.engine.reading import Reading
+from actors.kernels.pool_plan import plan_chunks
 
 
 @dataclass(slots=True)
@@ -24,10 +25,10 @@ class Step:
     rows: Tensor
     owner: Tensor
     """int64: index into ``readings`` of each row."""
-    bounds: Tensor
-    """int32 ``[readings + 1]``: each reading's run of ``rows``."""
-    longest: int
-    """Rows of the longest run."""
+    bounds: NDArray[np.int32]
+    """``[readings + 1]``: each reading's run of ``rows``."""
+    chunks: tuple[Tensor, Tensor] | None = None
+    """The runs cut into chunks, on a GPU, once something is summed."""
     good: Tensor | None = None
     """bool: whether all that was kept of each row is finite; None: nobody looked."""
     taken: dict[str, dict[int, Tensor]] = field(default_factory=dict)
@@ -44,8 +45,7 @@ def to_step(
         readings,
         torch.from_numpy(np.concatenate(rows)).to(device),
         torch.from_numpy(owner).to(device),
-        torch.from_numpy(bounds).to(device),
-        longest=int(np.diff(bounds).max(initial=0)),
+        bounds,
     )
 
 
@@ -72,9 +72,13 @@ def sum_by_owner(value_ND: Tensor, step: Step, *, squares: bool) -> Tensor:
     """Sum and, if asked, sum of squares of each reading's rows, ``[readings, 1 or 2, D]``."""
     count = len(step.readings)
     if value_ND.is_cuda and value_ND.is_contiguous():
-        from actors.kernels.pool import pooled_sums  # Triton: GPU only
+        from actors.kernels.pool import Chunks, pooled_sums  # Triton: GPU only
 
-        return pooled_sums(value_ND, step.rows, step.bounds, longest=step.longest, squares=squares)
+        if step.chunks is None:
+            spans, bounds = plan_chunks(step.bounds)
+            device = value_ND.device
+            step.chunks = torch.from_numpy(spans).to(device), torch.from_numpy(bounds).to(device)
+        return pooled_sums(value_ND, step.rows, Chunks(*step.chunks), squares=squares)
     rows = value_ND[step.rows].float()
     out = rows.new_zeros(count, 2 if squares else 1, rows.shape[-1])
     out[:, 0].index_add_(0, step.owner, rows)

@@ -23,7 +23,6 @@ def test_a_step_knows_whose_each_row_is() -> None:
     assert step.rows.tolist() == [4, 1, 0, 2, 3, 5]
     assert step.owner.tolist() == [0, 0, 1, 2, 2, 2]
     assert step.bounds.tolist() == [0, 2, 3, 6]
-    assert step.longest == 3
 
 
 def test_sums_are_by_owner_and_in_float32() -> None:

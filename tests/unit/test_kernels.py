@@ -29,6 +29,7 @@ from actors.kernels import (
     residual,
     rope_cache,
 )
+from actors.kernels.pool_plan import plan_chunks
 
 LOOPS = pytest.mark.skipif(
     NumpyVersion(numpy.__version__) >= "2.4.0",
@@ -314,16 +315,17 @@ def test_advance_joins_ranks_and_ends_sequences() -> None:
     assert step.item() == 1
 
 
-@pytest.mark.parametrize("length", [2, 63, 64, 150])
+@LOOPS
+@pytest.mark.parametrize("length", [0, 2, 63, 64, 150])
 def test_pooled_sums_add_each_owners_rows(length: int) -> None:
     x = random(200, 300)
     order = torch.randperm(200, generator=torch.Generator().manual_seed(1))[: length + 3]
-    bounds = ints(0, length, length + 3)
-    got = pool.pooled_sums(x, order, bounds, longest=max(length, 3), squares=True)
+    spans, bounds = plan_chunks(numpy.array([0, length, length + 3], numpy.int32))
+    chunks = pool.Chunks(torch.from_numpy(spans), torch.from_numpy(bounds))
+    got = pool.pooled_sums(x, order, chunks, squares=True)
     close(got[0, 0], x[order[:length]].sum(0), 1e-4)
     close(got[1, 1], (x[order[length:]] ** 2).sum(0), 1e-4)
-    plain = pool.pooled_sums(x, order, bounds, longest=max(length, 3), squares=False)
-    close(plain, got[:, :1])
+    close(pool.pooled_sums(x, order, chunks, squares=False), got[:, :1])
 
 
 @pytest.mark.parametrize(("length", "reach"), [(1, 0), (256, 0), (257, 1), (2048, 1), (2049, 2)])
