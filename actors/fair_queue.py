@@ -25,6 +25,9 @@ class Entry:
     """Higher goes first."""
     is_solo: bool = False
     """True keeps it from sharing a batch: it was there when a group died."""
+    run: str = ""
+    """Names the run. Bundles of one run never share a batch: a killed driver and its successor are
+    two jobs of one run, whose results must not depend on the kill."""
 
     @property
     def cost(self) -> int:
@@ -99,6 +102,8 @@ class FairQueue:
     def _fits(self, entry: Entry, batch: list[Entry]) -> bool:
         """True when this bundle can share a batch with these."""
         if entry.is_solo or any(one.is_solo for one in batch):
+            return False
+        if entry.run and any(one.run == entry.run for one in batch):
             return False
         requests = [request for one in batch for request in one.bundle.requests]
         known = {one.id for one in requests}

@@ -69,8 +69,8 @@ class Residence:
         self._stopping = False
         self._info: ModelInfo | None = None
 
-    def submit(self, job: str, bundle: Bundle, *, priority: int = 0) -> str:
-        """Queue a bundle; returns its ticket.
+    def submit(self, job: str, bundle: Bundle, *, priority: int = 0, run: str = "") -> str:
+        """Queue a bundle of a run; returns its ticket.
 
         Raises:
             GroupClosed: The residence has ended.
@@ -84,7 +84,7 @@ class Residence:
             ticket = f"t{self._num_tickets}"
             self._owner[ticket] = job
             self._seen_s[job] = time.monotonic()
-            self._queue.add(Entry(ticket=ticket, job=job, bundle=bundle, priority=priority))
+            self._queue.add(Entry(ticket, job, bundle, priority=priority, run=run))
             self._changed.notify_all()
             return ticket
 

@@ -83,9 +83,10 @@ class RemotePending:
 class ResidentGroup:
     """A resident group as a job sees it: like a ``ModelGroup``, but ``close`` only leaves."""
 
-    def __init__(self, call: Call, *, priority: int = 0, label: str = "job") -> None:
+    def __init__(self, call: Call, *, priority: int = 0, label: str = "job", run: str = "") -> None:
         """Args: ``label`` is what people read in the queue, made unique by a few digits."""
         self._call = call
+        self._run = run
         self._priority = priority
         self._job = f"{label}-{uuid.uuid4().hex[:8]}"
         self.state = GroupState.READY
@@ -100,6 +101,7 @@ class ResidentGroup:
             "job": self._job,
             "bundle": pickle.dumps(bundle),
             "priority": self._priority,
+            "run": self._run,
         }
         pending = RemotePending(bundle.id, stream=stream)
         try:

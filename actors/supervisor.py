@@ -23,7 +23,7 @@ from actors.request import Bundle, EngineSpec
 from actors.residence import Residence, ResidenceSpec
 from actors.resident import Call, ResidentGroup
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Of the supervisor's methods and dictionaries."""
 NAMESPACE = "traitmill"
 PREFIX = "traitmill/resident/"
@@ -67,7 +67,9 @@ class Supervisor:
     def submit(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Queue a bundle of a job."""
         bundle: Bundle = pickle.loads(payload["bundle"])
-        ticket = self._residence.submit(payload["job"], bundle, priority=payload["priority"])
+        ticket = self._residence.submit(
+            payload["job"], bundle, priority=payload["priority"], run=payload["run"]
+        )
         return {"ticket": ticket}
 
     def result(self, payload: dict[str, Any]) -> dict[str, Any]:
@@ -116,6 +118,7 @@ def ensure(
     *,
     priority: int = 0,
     label: str = "job",
+    run: str = "",
 ) -> ResidentGroup:
     """Attach to the resident group of this model and engine, starting it if there is none.
 
@@ -125,13 +128,14 @@ def ensure(
         residence: Limits of a group that has to be started; None: the usual ones.
         priority: Of the caller's bundles; higher goes first.
         label: What the queue calls the caller.
+        run: Names the caller's run: its bundles never share a batch with another job's of it.
 
     Raises:
         EngineOutOfDate: A group of this name is up with other code or settings.
         GroupStartFailed: It did not start.
     """
     actor = find(spec, cluster) or _create(spec, cluster, residence)
-    return ResidentGroup(_caller(actor), priority=priority, label=label)
+    return ResidentGroup(_caller(actor), priority=priority, label=label, run=run)
 
 
 def find(spec: EngineSpec, cluster: GroupSpec) -> Any | None:  # noqa: ANN401 - untyped handle

@@ -7,12 +7,14 @@ Without an address the job starts a Ray of its own on the loopback interface; in
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
@@ -57,6 +59,8 @@ class ResidentUse(NamedTuple):
     priority: int
     idle_timeout_s: float
     """Of the group, when the job has to start it."""
+    run: str = ""
+    """Names the run folder, so that a job and its dead predecessor are never mixed."""
 
 
 def resident_use(request: JobRequest) -> ResidentUse | None:
@@ -64,7 +68,13 @@ def resident_use(request: JobRequest) -> ResidentUse | None:
     config = request.config
     if not config.cluster.resident:
         return None
-    return ResidentUse(request.job, config.schedule.priority, config.cluster.idle_timeout_s)
+    folder = str(Path(request.run_dir).absolute())
+    return ResidentUse(
+        label=request.job,
+        priority=config.schedule.priority,
+        idle_timeout_s=config.cluster.idle_timeout_s,
+        run=hashlib.sha256(folder.encode()).hexdigest()[:16],
+    )
 
 
 class Terminated(BaseException):
@@ -222,6 +232,6 @@ def start_group(
             idle_timeout_s=resident.idle_timeout_s, max_requests=spec.max_batch_requests
         )
         return supervisor.ensure(
-            spec, group, limits, priority=resident.priority, label=resident.label
+            spec, group, limits, priority=resident.priority, label=resident.label, run=resident.run
         )
     return ModelGroup.start(spec, group, generation=generation, cancelled=cancelled)

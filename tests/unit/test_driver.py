@@ -209,7 +209,7 @@ def test_a_termination_is_no_ordinary_exception():
     assert not issubclass(driver.Terminated, Exception)
 
 
-@pytest.mark.parametrize("use", [None, driver.ResidentUse("steer", 7, 60.0)])
+@pytest.mark.parametrize("use", [None, driver.ResidentUse("steer", 7, 60.0, "r")])
 def test_a_resident_group_is_attached_to_and_any_other_is_started(monkeypatch, use):
     called = []
     monkeypatch.setattr(
@@ -221,16 +221,22 @@ def test_a_resident_group_is_attached_to_and_any_other_is_started(monkeypatch, u
         lambda spec, group, limits, **use: called.append((limits.idle_timeout_s, use)),
     )
     driver.start_group(EngineSpec(model_path="/m"), None, 3, resident=use)
-    assert called == ([3] if use is None else [(60.0, {"priority": 7, "label": "steer"})])
+    assert called == (
+        [3] if use is None else [(60.0, {"priority": 7, "label": "steer", "run": "r"})]
+    )
 
 
 def test_only_a_job_that_asks_for_it_uses_a_resident_group():
     config = JobConfig(job="steer")
-    request = SimpleNamespace(job="steer", config=config)
+    request = SimpleNamespace(job="steer", config=config, run_dir="runs/a")
     assert driver.resident_use(request) is None
     config.cluster.resident = True
     config.schedule.priority = 7
-    assert driver.resident_use(request) == ("steer", 7, 1800.0)
+    use = driver.resident_use(request)
+    assert use[:3] == ("steer", 7, 1800.0)
+    assert driver.resident_use(request) == use
+    request.run_dir = "runs/b"
+    assert driver.resident_use(request).run != use.run
 
 
 def test_room_is_counted_on_nodes_that_are_alive(fake):

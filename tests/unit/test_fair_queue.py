@@ -142,3 +142,15 @@ def test_every_bundle_is_taken_once_and_no_job_waits_behind_more_than_its_share(
         assert served[job] == min(behind)
         served[job] += costs[ticket]
         waiting[job] -= 1
+
+
+def test_two_jobs_of_one_run_never_share_a_batch():
+    """A killed driver's bundles may still wait beside those of the job that continues its run."""
+    queue = FairQueue(max_requests=100)
+    for job, run in (("old", "r"), ("new", "r"), ("other", "s"), ("nameless", "")):
+        asked = Bundle(id=job, requests=(Request(id=job, token_ids=(1,)),))
+        queue.add(Entry(ticket=job, job=job, bundle=asked, run=run))
+    first = {entry.job for entry in queue.take()}
+    assert len(first & {"old", "new"}) == 1
+    assert {"other", "nameless"} <= first
+    assert {entry.job for entry in queue.take()} == {"old", "new"} - first
