@@ -8,6 +8,7 @@ operation is ever called. A rank that cannot rendezvous makes all fall back.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from actors.kernels.exchange import WORLDS, Mailbox, alone, exchange_residual, half_row
+
+logger = logging.getLogger(__name__)
 
 # Measured in graphs on four H200s: two-shot is ahead below 32 KiB and above 160 KiB.
 ONE_SHOT_BYTES = range(32 << 10, 160 << 10)
@@ -154,8 +157,8 @@ def make_mailbox(
         numbers = torch.zeros(rows, dtype=torch.int32, device=device)
         found = Mailbox(peers, numbers, words, rank, world)
         ok += 1
-    except (RuntimeError, ImportError, AttributeError):
-        pass
+    except (RuntimeError, ImportError, AttributeError) as error:
+        logger.warning("rank %d cannot exchange rows through its peers' memory: %s", rank, error)
     # Also the barrier behind which every rank's words are zero.
     dist.all_reduce(ok, op=dist.ReduceOp.MIN, group=group)
     return found if int(ok) else None

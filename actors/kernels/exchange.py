@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from actors.kernels.residual import pool_row, steer_row
+from actors.kernels.residual import norm_row, pool_row, steer_row
 
 PATIENCE = 2**31 - 1
 """Polls, of about a microsecond, before a row is given up as NaN; a watchdog acts long before."""
@@ -175,11 +175,7 @@ def _exchange_kernel(
     if KEEP_ROWS:
         kept = kept_ptr + tl.load(step_ptr) * step_stride
         tl.store(kept + row * D + at, x, mask=inside)
-    scale = tl.rsqrt(tl.sum(h * h, axis=0) / D + eps)
-    weight = tl.load(weight_ptr + at, mask=inside, other=0.0)
-    normed = (h * scale).to(kind_of_x)
-    scaled = weight.to(tl.float32) * normed.to(tl.float32)
-    tl.store(out_ptr + row * D + at, scaled.to(kind_of_x), mask=inside)
+    norm_row(h, row, at, inside, weight_ptr, out_ptr, eps, D)
 
 
 class Mailbox(NamedTuple):

@@ -56,6 +56,17 @@ def pool_row(
 
 
 @triton.jit
+def norm_row(h, row, at, inside, weight_ptr, out_ptr, eps, D: tl.constexpr) -> None:
+    """Store RMSNorm of a float32 row, rounded where transformers rounds."""
+    kind = out_ptr.dtype.element_ty
+    scale = tl.rsqrt(tl.sum(h * h, axis=0) / D + eps)
+    weight = tl.load(weight_ptr + at, mask=inside, other=0.0)
+    normed = (h * scale).to(kind)
+    scaled = weight.to(tl.float32) * normed.to(tl.float32)
+    tl.store(out_ptr + row * D + at, scaled.to(kind), mask=inside)
+
+
+@triton.jit
 def _residual_kernel(
     x_ptr, delta_ptr, weight_ptr, out_ptr, rows_ptr, step_ptr, step_stride,
     bank_ptr, unit_ptr, slot_ptr, kind_ptr, coefficient_ptr,
@@ -86,11 +97,7 @@ def _residual_kernel(
     if KEEP_ROWS:
         kept = rows_ptr + tl.load(step_ptr) * step_stride
         tl.store(kept + row * D + at, x, mask=inside)
-    scale = tl.rsqrt(tl.sum(h * h, axis=0) / D + eps)
-    weight = tl.load(weight_ptr + at, mask=inside, other=0.0)
-    normed = (h * scale).to(kind_of_x)
-    scaled = weight.to(tl.float32) * normed.to(tl.float32)
-    tl.store(out_ptr + row * D + at, scaled.to(kind_of_x), mask=inside)
+    norm_row(h, row, at, inside, weight_ptr, out_ptr, eps, D)
 
 
 def residual_norm(
