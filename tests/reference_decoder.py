@@ -12,6 +12,7 @@ from torch import Tensor
 from actors.engine.batch import Batch
 from actors.engine.engine import Engine
 from actors.engine.fast_state import MAX_BURST, MAX_RAW_BURST, DecodeState, Features
+from actors.engine.homes import Staging
 from actors.engine.sampler import gumbel_noise
 from actors.engine.steer import OPERATORS
 from actors.shares import deal
@@ -24,6 +25,7 @@ class ReferenceDecoder:
         self.sizes = [max_rows]
         self.prepared: list[tuple[int, Features]] = []
         self._rows: dict[Features, Tensor] = {}
+        self._staging: dict[Features, Staging] = {}
         self.num_steps = 0
         self.state = DecodeState(
             num_layers=engine.info.num_layers,
@@ -45,6 +47,11 @@ class ReferenceDecoder:
             return None
         shape = (MAX_RAW_BURST, held, self.sizes[-1], self.engine.info.hidden_size)
         return self._rows.setdefault(features, torch.full(shape, float("nan")))
+
+    def staging(self, features: Features) -> Staging:
+        kept = self.kept(features)
+        assert kept is not None
+        return self._staging.setdefault(features, Staging(kept.numel(), kept.dtype, kept.device))
 
     def prepare(self, rows: int, features: Features) -> None:
         self.prepared.append((rows, features))
@@ -83,7 +90,7 @@ class ReferenceDecoder:
                 state.totals[layer, int(state.row_slots[row])] += value_ND[row]
         kept, held = self.kept(self._features), self.held(self._features)
         if kept is not None and layer in held:
-            kept[int(state.step), held.index(layer), : len(value_ND)] = value_ND
+            kept[int(state.step) % MAX_RAW_BURST, held.index(layer), : len(value_ND)] = value_ND
 
     @torch.inference_mode()
     def run(self, rows: int, features: Features) -> None:
@@ -94,6 +101,7 @@ class ReferenceDecoder:
         size = self.cache.page_size
         at = torch.arange(int(positions.max()) + 1)
         context = state.pages[:rows, at // size].long() * size + at % size
+        none = torch.zeros(0, dtype=torch.int64)
         batch = Batch(
             spans=(),
             ids_N=state.tokens[:rows].clone(),
@@ -103,6 +111,9 @@ class ReferenceDecoder:
             context_slots=context,
             context_lengths=positions + 1,
             segments=(),
+            segment_slots=none,
+            query_bounds=none,
+            key_bounds=none,
             sample_rows=torch.arange(rows),
             sampling=(),
         )

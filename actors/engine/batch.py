@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.engine.scheduler import Sequence, Span
+from actors.engine.staging import stage_parts
+
+_NONE = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,11 @@ class Batch:
     context_lengths: Tensor | None
     """int64 ``[num_decode]``"""
     segments: tuple[Segment, ...]
+    segment_slots: Tensor
+    """int64: every segment's ``slots``, end to end."""
+    query_bounds: Tensor
+    key_bounds: Tensor
+    """int64 ``[segments + 1]``: each segment's run of rows, after the decode rows, and of slots."""
     sample_rows: Tensor
     """int64: rows whose logits choose a token, in the order of ``sampling``."""
     sampling: tuple[Sequence, ...]
@@ -49,14 +59,13 @@ class Batch:
         return int(self.ids_N.shape[0])
 
 
-def sequence_slots(sequence: Sequence, page_size: int, length: int) -> Tensor:
+def sequence_slots(sequence: Sequence, page_size: int, length: int) -> NDArray[np.int64]:
     """int64 ``[length]``: cache slots of a sequence's first ``length`` tokens."""
-    pages = torch.tensor(sequence.pages, dtype=torch.int64)
-    offsets = torch.arange(page_size, dtype=torch.int64)
-    return (pages[:, None] * page_size + offsets).reshape(-1)[:length]
+    pages = np.asarray(sequence.pages, dtype=np.int64)
+    return (pages[:, None] * page_size + np.arange(page_size)).reshape(-1)[:length]
 
 
-def _decode_slots(decode: list[Span], page_size: int) -> tuple[Tensor, Tensor, Tensor]:
+def _decode_slots(decode: list[Span], page_size: int) -> tuple[NDArray[np.int64], ...]:
     """Of rows that are one new token each: context slots, context lengths, the new token's slot."""
     pages = np.zeros((len(decode), max(len(s.sequence.pages) for s in decode)), dtype=np.int64)
     for row, span in enumerate(decode):
@@ -66,45 +75,53 @@ def _decode_slots(decode: list[Span], page_size: int) -> tuple[Tensor, Tensor, T
     slots = (pages[:, :, None] * page_size + np.arange(page_size)).reshape(len(decode), -1)
     # Beyond a row's own context lie rows that nobody has written, or another sequence's old ones.
     table = np.where(np.arange(longest) < stops[:, None], slots[:, :longest], 0)
-    newest = table[np.arange(len(decode)), stops - 1]
-    return torch.from_numpy(table), torch.from_numpy(stops), torch.from_numpy(newest)
+    return table, stops, table[np.arange(len(decode)), stops - 1]
 
 
 def build_batch(spans: list[Span], page_size: int, device: torch.device) -> Batch:
-    """Turn the scheduler's spans into tensors; decode spans must come first."""
+    """Turn the scheduler's spans into tensors, by one copy to the device."""
     decode = [s for s in spans if s.stop - s.start == 1 and s.start > 0]
     prefill = [s for s in spans if not (s.stop - s.start == 1 and s.start > 0)]
     ordered = decode + prefill
     ids = [t for s in ordered for t in s.sequence.tokens[s.start : s.stop]]
-    positions = torch.cat([torch.arange(s.start, s.stop) for s in ordered])
-    context_slots = lengths = None
-    slots: list[Tensor] = []
-    if decode:
-        table, stops, newest = _decode_slots(decode, page_size)
-        context_slots, lengths = table.to(device), stops.to(device)
-        slots.append(newest)
-    segments, row = [], len(decode)
-    for span in prefill:
-        full = sequence_slots(span.sequence, page_size, span.stop)
-        slots.append(full[span.start :])
-        stop = row + span.stop - span.start
-        segments.append(Segment(row, stop, span.stop, full.to(device)))
-        row = stop
-    last_rows, sampling, row = [], [], 0
-    for span in ordered:
-        row += span.stop - span.start
-        if span.samples:
-            last_rows.append(row - 1)
-            sampling.append(span.sequence)
+    positions = [np.arange(s.start, s.stop) for s in ordered]
+    table, stops, newest = _decode_slots(decode, page_size) if decode else (_NONE,) * 3
+    contexts = [sequence_slots(s.sequence, page_size, s.stop) for s in prefill]
+    slots = [newest, *(full[s.start :] for s, full in zip(prefill, contexts, strict=True))]
+    ends = np.cumsum([s.stop - s.start for s in ordered])
+    chooses = [s.samples for s in ordered]
+    queries = np.cumsum([0, *(s.stop - s.start for s in prefill)])
+    keys = np.cumsum([0, *(s.stop for s in prefill)])
+    there = stage_parts(
+        (
+            np.asarray(ids, np.int64), _joined(positions), _joined(slots), table.reshape(-1), stops,
+            _joined(contexts), queries, keys, ends[np.asarray(chooses, bool)] - 1,
+        ),
+        device,
+    )  # fmt: skip
+    row = len(decode)
+    segments = tuple(
+        Segment(row + a, row + b, s.stop, there[5][c:d])
+        for s, (a, b), (c, d) in zip(
+            prefill, pairwise(queries.tolist()), pairwise(keys.tolist()), strict=True
+        )
+    )
     return Batch(
         spans=tuple(ordered),
-        ids_N=torch.tensor(ids, dtype=torch.int64, device=device),
-        positions_N=positions.to(device),
-        slots_N=torch.cat(slots).to(device),
+        ids_N=there[0],
+        positions_N=there[1],
+        slots_N=there[2],
         num_decode=len(decode),
-        context_slots=context_slots,
-        context_lengths=lengths,
-        segments=tuple(segments),
-        sample_rows=torch.tensor(last_rows, dtype=torch.int64, device=device),
-        sampling=tuple(sampling),
+        context_slots=there[3].view(table.shape) if decode else None,
+        context_lengths=there[4] if decode else None,
+        segments=segments,
+        segment_slots=there[5],
+        query_bounds=there[6],
+        key_bounds=there[7],
+        sample_rows=there[8],
+        sampling=tuple(s.sequence for s in ordered if s.samples),
     )
+
+
+def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate([_NONE, *parts])

@@ -151,13 +151,33 @@ class BundleRun:
         if sequence.finish_reason is not None:
             self._note_last_row(sequence, int(column[0]))
             return 1  # only the last token's own row was left to run
-        for number, token in enumerate(column.tolist(), start=1):
+        number = self._accept_all(sequence, column.tolist())
+        if not sequence.needs_last_row or number == len(column):
+            return number
+        self._note_last_row(sequence, int(column[number]))
+        return number + 1
+
+    def _accept_all(self, sequence: Sequence, tokens: list[int]) -> int:
+        """Append tokens up to the sequence's end; returns how many were looked at."""
+        request = sequence.request
+        if self._on_token is not None or request.sampling.stop_strings:
+            return next(
+                (n for n, t in enumerate(tokens, start=1) if self._accept(sequence, t)), len(tokens)
+            )
+        # Nobody looks at the tokens between the first and one that may be the last.
+        room = request.sampling.max_new_tokens - len(sequence.completion_ids)
+        ends = {*request.sampling.stop_ids, *self._eos_ids}
+        plain: list[int] = []
+        for number, token in enumerate(tokens, start=1):
+            if number > 1 and number < room and token >= 0 and token not in ends:
+                plain.append(token)
+                continue
+            sequence.tokens += plain
+            plain = []
             if self._accept(sequence, token):
-                if not sequence.needs_last_row or number == len(column):
-                    return number
-                self._note_last_row(sequence, int(column[number]))
-                return number + 1
-        return len(column)
+                return number
+        sequence.tokens += plain
+        return len(tokens)
 
     def _note_last_row(self, sequence: Sequence, token: int) -> None:
         """What the last token's row would choose is dropped, but not that it is no number."""

@@ -13,18 +13,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.engine.capture import Capturer
 from actors.engine.fast_state import MAX_BURST, MAX_EOS, MAX_RAW_BURST, Features, reach_of
 from actors.engine.fusable import Row, fusable_row, is_kept, is_pooled, tokens_left
+from actors.engine.gather import find_home
+from actors.engine.homes import Move, send
 from actors.engine.landing import Landing, Piece, land
 from actors.engine.reading import Reading
 from actors.engine.sampler import request_key
 from actors.engine.scheduler import Scheduler, Sequence
+from actors.engine.staging import stage
 from actors.engine.steer import OPERATORS, Bank, Plan
+from actors.engine.sums import take_slots, zero_slots
 
 if TYPE_CHECKING:
     from actors.engine.fast import FastDecoder
@@ -39,8 +42,9 @@ class BurstResult:
 
     sequences: list[Sequence]
     tokens: NDArray[np.int32]
-    rows: Landing | None = None
-    """``[row, held layer, step, D]``, where raw rows are kept."""
+    rows: list[tuple[Landing | None, Landing | None]] = field(default_factory=list)
+    """Of each ``MAX_RAW_BURST`` steps, where raw rows are kept: the rows that went home, and
+    ``[row, held layer, step, D]`` where some have no home."""
 
 
 @dataclass(slots=True)
@@ -57,6 +61,8 @@ class Burst:
     _slot_of: dict[int, tuple[int, Reading]] = field(default_factory=dict)
     """Sequence -> its slot of the pooled sums, and the reading that it sums for."""
     _free_slots: list[int] = field(default_factory=list)
+    _new_slots: list[int] = field(default_factory=list)
+    """Slots that still hold another sequence's sums."""
     _bank_loaded: bool = False
 
     def __post_init__(self) -> None:
@@ -71,17 +77,15 @@ class Burst:
         if not all(rows):
             return None
         served = [r for r in rows if r is not None]
-        steps = scheduler.reserve(self._steps(scheduler, served))
+        steps = scheduler.reserve(self._steps(scheduler))
         if steps == 0:
             return None
         return self._launch(served, steps)
 
-    def _steps(self, scheduler: Scheduler, rows: list[Row]) -> int:
+    def _steps(self, scheduler: Scheduler) -> int:
         left = [tokens_left(s) + bool(self.capturer.readings(s.request)) for s in scheduler.running]
         fixed = all(s.request.sampling.ignore_eos for s in scheduler.running)
         most = MAX_BURST if fixed else EOS_BURST
-        if any(row.raw is not None for row in rows):
-            most = min(most, MAX_RAW_BURST)
         return max(1, min(most, min(left) if scheduler.waiting else max(left)))
 
     def _row(self, sequence: Sequence) -> Row | None:
@@ -98,22 +102,53 @@ class Burst:
         )
         self.fast.prepare(len(rows), features)
         self._fill(rows, steers)
-        for _ in range(steps):
+        landings = []
+        for step in range(1, steps + 1):
             self.fast.run(len(rows), features)
-        landing = self._land_rows(len(rows), steps, features)
+            if step % MAX_RAW_BURST == 0 or step == steps:
+                landings += self._land_rows(rows, step, features)
         self.while_waiting()
         tokens = self.fast.state.history[:steps, : len(rows)].cpu().numpy()
-        return BurstResult([r.sequence for r in rows], tokens, landing)
+        return BurstResult([r.sequence for r in rows], tokens, landings)
 
-    def _land_rows(self, count: int, steps: int, features: Features) -> Landing | None:
-        """Start to bring the burst's kept rows to the host, each sequence's together."""
+    def _land_rows(
+        self, rows: list[Row], stop: int, features: Features
+    ) -> list[tuple[Landing | None, Landing | None]]:
+        """Start to bring the newest steps' kept rows to the host."""
         kept = self.fast.kept(features)
         if kept is None:
-            return None
-        # A copy even where the view is contiguous: the next burst writes where it came from.
-        block = kept[:steps, :, :count].permute(2, 1, 0, 3)
-        block = block.clone(memory_format=torch.contiguous_format)
-        return land(block, block.isfinite().all(dim=-1).all(dim=1))
+            return []
+        start = (stop - 1) // MAX_RAW_BURST * MAX_RAW_BURST
+        # A copy: the next step writes where the rows lie.
+        staging = self.fast.staging(features)
+        block = staging.copy(kept[: stop - start, :, : len(rows)].permute(2, 1, 0, 3))
+        # What is not finite at a layer stays so above it.
+        good = block[:, -1].isfinite().all(dim=-1)
+        moves: list[Move] = []
+        on_foot = [not self._send_home(row, block[i], start, moves) for i, row in enumerate(rows)]
+        sent = send(moves, block, good) if moves else None
+        landed = land(block, good) if any(on_foot) else None
+        staging.leaves()
+        return [(sent, landed)]
+
+    def _send_home(self, row: Row, block_LSD: Tensor, first_step: int, moves: list[Move]) -> bool:
+        """Add the move of a row's steps, if it needs any; False when it has no home to go to."""
+        reading, sequence = row.raw, row.sequence
+        if reading is None:
+            return True
+        places = self.capturer.places(reading)
+        mine = block_LSD if places is None else block_LSD[places]
+        home = find_home(reading, "resid_post", mine, self.capturer.shelf)
+        if home is None:
+            return False
+        first = sequence.num_computed + first_step
+        wanted = reading.selector.readable(
+            max(first, sequence.num_captured), first + mine.shape[1], sequence.request.prompt_length
+        )
+        stop = min(wanted.stop, reading.positions_at_most.stop)
+        if stop > wanted.start:
+            moves.append(Move(home, wanted.start, mine[:, wanted.start - first : stop - first]))
+        return True
 
     def _fill(self, rows: list[Row], steers: bool) -> None:
         """Write the rows' data into the decoder's static buffers."""
@@ -140,19 +175,21 @@ class Burst:
             ends = list(sampling.stop_ids)
             ends += [] if sampling.ignore_eos else list(self.eos_ids)
             eos[i, : len(ends)] = ends
-        ints_there = _move(ints, state.positions)
+        zero_slots(state.totals, self._new_slots)
+        self._new_slots.clear()
+        ints_there = _stage(ints, state.positions)
         targets = (
             state.positions, state.left, state.live, state.row_slots, state.read_first,
             state.read_stop,
         )  # fmt: skip
         for target, values in zip(targets, ints_there, strict=True):
             target[:size] = values
-        tokens_there = _move(tokens, state.tokens)
+        tokens_there = _stage(tokens, state.tokens)
         state.tokens[:size], state.keys[:size] = tokens_there[0], tokens_there[1]
-        state.temperatures[:size] = _move(temperatures, state.temperatures)
-        state.eos[:size] = _move(eos, state.eos)
+        state.temperatures[:size] = _stage(temperatures, state.temperatures)
+        state.eos[:size] = _stage(eos, state.eos)
         wide = pages.shape[1]
-        state.pages[:size, :wide] = _move(pages, state.pages)
+        state.pages[:size, :wide] = _stage(pages, state.pages)
         state.pages[:size, wide : wide + MAX_BURST] = 0
         state.step.zero_()
         if steers:
@@ -174,17 +211,17 @@ class Burst:
                 slots[s.layer, i] = entry.slot
                 kinds[s.layer, i] = OPERATORS.index(s.operator)
                 coefficients[s.layer, i] = s.coefficient
-        state.steer_slots[:, :size] = _move(slots, state.steer_slots)
-        state.steer_kinds[:, :size] = _move(kinds, state.steer_kinds)
-        state.steer_coefficients[:, :size] = _move(coefficients, state.steer_coefficients)
+        state.steer_slots[:, :size] = _stage(slots, state.steer_slots)
+        state.steer_kinds[:, :size] = _stage(kinds, state.steer_kinds)
+        state.steer_coefficients[:, :size] = _stage(coefficients, state.steer_coefficients)
 
     def _slot(self, row: Row) -> int:
-        """The row's place among the pooled sums, zeroed when first taken."""
+        """The row's place among the pooled sums, to be zeroed when first taken."""
         index = row.sequence.index
         if index not in self._slot_of and row.pooled is not None:
             slot = self._free_slots.pop()
             self._slot_of[index] = (slot, row.pooled)
-            self.fast.state.totals[:, slot] = 0
+            self._new_slots.append(slot)
         return self._slot_of[index][0]
 
     def note_rows(self, result: BurstResult, row: int, num_rows: int) -> None:
@@ -201,10 +238,19 @@ class Burst:
             if not wanted or not (is_pooled(reading) or is_kept(reading)):
                 continue
             reading.positions.extend(wanted)
-            if is_kept(reading) and result.rows is not None:
-                layers = self.capturer.places(reading)
-                first = wanted.start - start
-                piece = Piece(result.rows, row, layers, first, first + len(wanted))
+            if is_kept(reading):
+                steps = range(wanted.start - start, wanted.stop - start)
+                self._note_pieces(reading, result, row, steps)
+
+    def _note_pieces(self, reading: Reading, result: BurstResult, row: int, steps: range) -> None:
+        """Book a reading's steps of one row in the landings that bring them."""
+        places = self.capturer.places(reading) if result.rows else None
+        for number, (sent, landed) in enumerate(result.rows):
+            landing = sent if "resid_post" in reading.homes else landed
+            base = number * MAX_RAW_BURST
+            first, stop = max(steps.start - base, 0), min(steps.stop - base, MAX_RAW_BURST)
+            if landing is not None and first < stop:
+                piece = Piece(landing, row, places, first, stop)
                 reading.pieces.setdefault("resid_post", []).append(piece)
 
     def collect(self, sequences: list[Sequence]) -> None:
@@ -213,17 +259,10 @@ class Burst:
         if not ended or not self.capturer.answers:
             return
         taken = [self._slot_of.pop(s.index) for s in ended]
-        slots = [slot for slot, _ in taken]
+        slots, readings = zip(*taken, strict=True)
         self._free_slots.extend(slots)
-        totals = self.fast.state.totals[:, slots]  # a copy: slots are used again
-        for i, (_, reading) in enumerate(taken):
-            _add_sum(reading, totals[list(reading.capture.layers), i])
+        take_slots(self.fast.state.totals, slots, readings, "resid_post")
 
 
-def _move(values: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(values).to(like.device, non_blocking=True)
-
-
-def _add_sum(reading: Reading, sums_LD: Tensor) -> None:
-    total = reading.total.get("resid_post")
-    reading.total["resid_post"] = sums_LD[:, None] if total is None else total + sums_LD[:, None]
+def _stage(values: np.ndarray, like: Tensor) -> Tensor:
+    return stage(values, like.device)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from actors.engine.batch import Batch
 from actors.engine.gather import Step, keep_rows, sum_by_owner, to_step
+from actors.engine.homes import Shelf
 from actors.engine.landing import land
 from actors.engine.moments import MomentStore
 from actors.engine.reading import (
@@ -31,6 +32,7 @@ from actors.engine.reading import (
 )
 from actors.engine.scheduler import Sequence
 from actors.engine.steer import Bank
+from actors.engine.sums import add_sums, land_sums
 from actors.request import Bundle, Capture, CaptureResult, ClassMoments, Request
 from actors.shares import deal
 
@@ -55,8 +57,13 @@ class Capturer:
         self.share = share
         """(rank, ranks) among which layers of raw rows are dealt out; None: not shared."""
         captures = dict.fromkeys(c for r in bundle.requests for c in r.capture)
+        self.shelf = Shelf(device, num_ranks=share[1] if share else 1)
         self.raw_layers = deal([la for c in captures if _is_raw(c) for la in c.layers], 0, 1)
         """Every layer of which some request keeps raw rows."""
+        self.held_layers: tuple[int, ...] = self.raw_layers if answers else ()
+        """Layers whose raw rows this rank keeps, of ``raw_layers``."""
+        if share is not None:
+            self.held_layers = deal(self.raw_layers, *share)
         self._bank = bank
         self._device = device
         self._readings: dict[str, list[Reading]] = {}
@@ -72,19 +79,13 @@ class Capturer:
     def _make(self, capture: Capture) -> Reading:
         reading = make_reading(capture)
         if _is_raw(capture) and self.share is not None:
-            mine = self.held_layers()
+            mine = self.held_layers
             reading.held = tuple(layer for layer in capture.layers if layer in mine)
         return reading
 
-    def held_layers(self) -> tuple[int, ...]:
-        """Layers whose raw rows this rank keeps, of ``raw_layers``."""
-        if self.share is None:
-            return self.raw_layers if self.answers else ()
-        return deal(self.raw_layers, *self.share)
-
     def places(self, reading: Reading) -> list[int] | None:
         """Places of a raw reading's layers among the held ones; None: all, in order."""
-        held = self.held_layers()
+        held = self.held_layers
         layers = reading.capture.layers if reading.held is None else reading.held
         found = [held.index(layer) for layer in layers]
         return None if found == list(range(len(held))) else found
@@ -93,15 +94,16 @@ class Capturer:
         """Layers of a group that this rank reads, in the group's order."""
         if not key[6]:
             return key[0] if self.answers else ()
-        return tuple(layer for layer in key[0] if layer in self.held_layers())
+        return tuple(layer for layer in key[0] if layer in self.held_layers)
 
     def _looked_at(self, key: _GroupKey) -> tuple[int, ...]:
-        """The layer at which each rank looks whether dealt-out rows are finite.
+        """The layer at which each rank looks whether kept rows are finite.
 
-        What is not finite at a layer stays so above it: the highest one tells of those that other
-        ranks keep.
+        What is not finite at a layer stays so above it: the highest one tells of those below, and
+        of those that other ranks keep.
         """
-        return (max(key[0]),) if key[6] and self.share is not None else ()
+        is_looked_at = not key[5] and (self._device.type == "cuda" or self.share is not None)
+        return (max(key[0]),) if is_looked_at and (key[6] or self.answers) else ()
 
     def _add_group(self, reading: Reading) -> None:
         key = _group_key(reading)
@@ -120,6 +122,11 @@ class Capturer:
         found = self._readings.get(request.id)
         if found is None:
             found = self._readings[request.id] = [self._make(c) for c in request.capture]
+            longest = len(request.token_ids) + request.sampling.max_new_tokens
+            for reading in found:
+                reading.positions_at_most = reading.selector.readable(
+                    0, longest, request.prompt_length
+                )
         return found
 
     def reads_any(self, request: Request, start: int, stop: int) -> bool:
@@ -172,7 +179,7 @@ class Capturer:
             reduction, streams = key[2], key[5]
             pools = streams and reduction != "moments"
             rows = value_ND if pools else value_ND[step.rows]
-            if not streams and (rows.is_cuda or self.share is not None):
+            if layer in self._looked_at(key):
                 finite = rows.isfinite().all(dim=-1)
                 step.good = finite if step.good is None else step.good & finite
             if layer not in self._held(key):
@@ -203,38 +210,31 @@ class Capturer:
             for site, by_layer in step.taken.items():
                 # Layers pass in the model's order; a capture may name them in another.
                 block = torch.stack([by_layer[layer] for layer in held])
-                if not key[5]:
-                    keep_rows(block, site, step.readings, step.good)
-                    continue
-                for number, (reading, _, _) in enumerate(step.readings):
-                    part = block[:, number]
-                    old = reading.total.get(site)
-                    reading.total[site] = part if old is None else old + part
+                if key[5]:
+                    add_sums([reading for reading, _, _ in step.readings], site, block)
+                else:
+                    keep_rows(block, site, step.readings, step.good, self.shelf)
             self._groups[key] = None
 
     def settle(self, sequences: Sequence_[Sequence]) -> None:
         """Start to bring ended sequences' means and sums to the host, one copy per shape."""
-        shapes: dict[tuple[bool, tuple[int, ...]], list[tuple[Reading, str]]] = {}
+        shapes: dict[tuple[bool, int, int, int], list[tuple[Reading, str]]] = {}
         for sequence in sequences:
             for reading in self.readings(sequence.request):
-                for site, total in reading.total.items():
-                    if total.is_cuda:
-                        key = (reading.capture.reduction == "mean", tuple(total.shape))
-                        shapes.setdefault(key, []).append((reading, site))
-        for (is_mean, _), found in shapes.items():
-            stacked = torch.stack([reading.total[site] for reading, site in found])
-            good = stacked.isfinite().flatten(1).all(dim=1)
-            if is_mean:
-                counts = [len(reading.positions) or float("nan") for reading, _ in found]
-                stacked /= torch.tensor(counts, device=stacked.device)[:, None, None, None]
-            landing = land(stacked, good)
-            for number, (reading, site) in enumerate(found):
-                reading.total[site] = landing.host[number]
-                reading.landed[site] = (landing, number)
+                for site, (sums, _) in reading.sums.items():
+                    block = sums.block
+                    if not block.is_cuda:
+                        continue  # it is on the host
+                    is_mean = reading.capture.reduction == "mean"
+                    key = (is_mean, block.shape[0], *block.shape[2:])
+                    shapes.setdefault(key, []).append((reading, site))
+        for (is_mean, *_), found in shapes.items():
+            land_sums(found, is_mean=is_mean)
 
     def keeps_rows(self, sequence: Sequence) -> bool:
-        """True when the sequence's captures keep rows, which take time to put together."""
-        return any(reading.pieces for reading in self.readings(sequence.request))
+        """True when the sequence's captures keep rows that have to be put together."""
+        readings = self.readings(sequence.request)
+        return any(site not in r.homes for r in readings for site in r.pieces)
 
     def has_come(self, sequence: Sequence) -> bool:
         """True when an ended sequence's captures are all on the host."""
@@ -257,11 +257,13 @@ class Capturer:
         return tuple(found), bad
 
     def _fill_absent(self, reading: Reading) -> None:
-        """Give a selector that met no token its empty rows."""
+        """Take sums that lie here, and give a selector that met no token its empty rows."""
         capture = reading.capture
         if capture.reduction == "moments" or not self._held(_group_key(reading)):
             return
         layers = len(capture.layers if reading.held is None else reading.held)
+        for site, (sums, place) in reading.sums.items():
+            reading.total[site] = sums.block[:, place].cpu()
         for site in visited_sites(capture):
             if site in reading.pieces or site in reading.total:
                 continue

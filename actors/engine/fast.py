@@ -17,8 +17,10 @@ from actors.engine.all_reduce import AllReduce
 from actors.engine.cache import PagedCache
 from actors.engine.collectives import Collectives
 from actors.engine.fast_layers import Dense, Experts, FastLayer, Heads, Latent
-from actors.engine.fast_state import MAX_BURST, MAX_RAW_BURST, DecodeState, Features, batch_sizes
+from actors.engine.fast_state import MAX_BURST, DecodeState, Features, batch_sizes
+from actors.engine.homes import Staging
 from actors.engine.join import Joiner
+from actors.engine.kept_rows import KeptRows, key_of
 from actors.kernels.choose import PART, advance, choose_local
 from actors.kernels.decode_attention import decode_attention, num_splits
 from actors.kernels.embed import embed_local
@@ -26,7 +28,6 @@ from actors.kernels.moe import Scratch, make_scratch, route, run_experts
 from actors.kernels.residual import silu_mul
 from actors.kernels.rope_cache import norm_and_store_latents, rotate_and_store, rotate_queries
 from actors.model.load import LocalModel
-from actors.shares import deal
 
 MAX_KEPT_SETS = 4
 """Sets of layers whose raw rows have graphs; each holds rows on the device."""
@@ -73,7 +74,10 @@ class FastDecoder:
         self._pool: Any = None
         self._use_graphs = cuda_graphs
         self._reach = 2
-        self._kept: dict[tuple[tuple[int, ...], bool], Tensor] = {}
+        self._keeping = KeptRows(
+            collectives.rank, collectives.world_size, self.sizes[-1], self.width, self.dtype,
+            self.device,
+        )  # fmt: skip
 
     @torch.inference_mode()
     def _rotary_tables(self, length: int) -> tuple[Tensor, Tensor]:
@@ -86,37 +90,21 @@ class FastDecoder:
 
     def kept(self, features: Features) -> Tensor | None:
         """Rows that this rank keeps: ``[steps, held layers, rows, D]``; None when it keeps none."""
-        if not (held := len(self._held(features))):
-            return None
-        key = (features.keeps, features.shared)
-        if key not in self._kept:
-            shape = (MAX_RAW_BURST, held, self.sizes[-1], self.width)
-            self._kept[key] = torch.empty(shape, dtype=self.dtype, device=self.device)
-        return self._kept[key]
+        return self._keeping.rows(features)
 
-    def _held(self, features: Features) -> tuple[int, ...]:
-        rank = self.collectives.rank
-        if features.shared:
-            return deal(features.keeps, rank, self.collectives.world_size)
-        return features.keeps if rank == 0 else ()
-
-    def _keeping(self, number: int, features: Features) -> tuple[Tensor, Tensor] | None:
-        """Where a layer's rows are kept, as ``residual_norm``'s ``keep``."""
-        kept, held = self.kept(features), self._held(features)
-        if kept is None or number not in held:
-            return None
-        return kept[:, held.index(number)], self.state.step
+    def staging(self, features: Features) -> Staging:
+        """Where kept rows leave from."""
+        return self._keeping.staging(features)
 
     def _make_room(self, features: Features) -> None:
         """Forget the oldest set of kept layers, its rows and graphs, when there are many."""
-        sets = dict.fromkeys((f.keeps, f.shared) for _, f in self._graphs if f.keeps)
-        key = (features.keeps, features.shared)
-        if not features.keeps or key in sets or len(sets) < MAX_KEPT_SETS:
+        sets = dict.fromkeys(key_of(f) for _, f in self._graphs if f.keeps)
+        if not features.keeps or key_of(features) in sets or len(sets) < MAX_KEPT_SETS:
             return
         oldest = next(iter(sets))
         torch.cuda.synchronize()
-        self._kept.pop(oldest, None)
-        for name in [n for n in self._graphs if (n[1].keeps, n[1].shared) == oldest]:
+        self._keeping.forget(oldest)
+        for name in [n for n in self._graphs if key_of(n[1]) == oldest]:
             del self._graphs[name]
 
     def size_for(self, rows: int) -> int:
@@ -179,7 +167,7 @@ class FastDecoder:
                 x, part, norm, layer.eps, normed,
                 steer=state.steering(number, rows) if features.steers else None,
                 capture=state.capturing(number, rows) if features.captures else None,
-                keep=self._keeping(number, features),
+                keep=self._keeping.place(number, features, state.step),
             )  # fmt: skip
         self._choose(normed)
 

@@ -11,8 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from actors.engine.homes import Home, Move, Shelf, send
 from actors.engine.landing import Piece, land
 from actors.engine.reading import Reading
+from actors.engine.staging import stage, stage_parts
 from actors.kernels.pool_plan import plan_chunks
 
 
@@ -41,12 +43,8 @@ def to_step(
     """The step of one group: its readings' runs, and the rows of the forward they read."""
     bounds = np.asarray([0, *(last for _, _, last in readings)], dtype=np.int32)
     owner = np.repeat(np.arange(len(readings)), np.diff(bounds))
-    return Step(
-        readings,
-        torch.from_numpy(np.concatenate(rows)).to(device),
-        torch.from_numpy(owner).to(device),
-        bounds,
-    )
+    rows_there, owner_there = stage_parts((np.concatenate(rows), owner), device)
+    return Step(readings, rows_there, owner_there, bounds)
 
 
 def keep_rows(
@@ -54,18 +52,48 @@ def keep_rows(
     site: str,
     readings: Sequence[tuple[Reading, int, int]],
     good: Tensor | None = None,
+    shelf: Shelf | None = None,
 ) -> None:
     """Bring rows to the host and give each reading its run of them.
 
     Args:
         block_LND: Rows of the held layers.
         site: Where they were read.
-        readings: (reading, first, last) into the rows.
+        readings: (reading, first, last) into the rows, which are its newest positions.
         good: bool ``[N]``, whether each row is finite; None: the host will count.
+        shelf: Where readings find homes; None: their rows are put together when they end.
     """
-    landing = land(block_LND, good)
-    for reading, first, last in readings:
-        reading.pieces.setdefault(site, []).append(Piece(landing, None, None, first, last))
+    moves, settled, others = [], [], []
+    for run in readings:
+        reading, first, last = run
+        home = find_home(reading, site, block_LND, shelf)
+        if home is None:
+            others.append(run)
+            continue
+        settled.append(run)
+        if first < last:
+            position = reading.positions[first - last]
+            moves.append(Move(home, position, block_LND[:, first:last]))
+    for runs in (settled, others):
+        if runs:
+            landing = send(moves, block_LND, good) if runs is settled else land(block_LND, good)
+            for reading, first, last in runs:
+                reading.pieces.setdefault(site, []).append(Piece(landing, None, None, first, last))
+
+
+def find_home(reading: Reading, site: str, block_LND: Tensor, shelf: Shelf | None) -> Home | None:
+    """The reading's home at a site, laid out at its first rows; None when it has none."""
+    home = reading.homes.get(site)
+    if home is not None or shelf is None or site in reading.pieces:
+        return home
+    places = reading.positions_at_most
+    if reading.capture.reduction != "none" or not places:
+        return None
+    shape = (block_LND.shape[0], len(places), block_LND.shape[2])
+    home = shelf.home(shape, block_LND.dtype, places.start)
+    if home is not None:
+        reading.homes[site] = home
+    return home
 
 
 def sum_by_owner(value_ND: Tensor, step: Step, *, squares: bool) -> Tensor:
@@ -77,7 +105,7 @@ def sum_by_owner(value_ND: Tensor, step: Step, *, squares: bool) -> Tensor:
         if step.chunks is None:
             spans, bounds = plan_chunks(step.bounds)
             device = value_ND.device
-            step.chunks = torch.from_numpy(spans).to(device), torch.from_numpy(bounds).to(device)
+            step.chunks = stage(spans, device), stage(bounds, device)
         return pooled_sums(value_ND, step.rows, Chunks(*step.chunks), squares=squares)
     rows = value_ND[step.rows].float()
     out = rows.new_zeros(count, 2 if squares else 1, rows.shape[-1])

@@ -24,6 +24,14 @@ class Landing:
     good: Tensor | None
     """bool, whether values are finite, by the leading dimensions asked for; None: not known."""
     _event: Any = None
+    _all_good: bool | None = None
+
+    @property
+    def is_all_good(self) -> bool:
+        """True when everything was found finite; to be asked after ``wait``."""
+        if self._all_good is None:
+            self._all_good = self.good is not None and bool(self.good.all())
+        return self._all_good
 
     @property
     def has_come(self) -> bool:
@@ -43,19 +51,25 @@ def land(values: Tensor, good: Tensor | None = None) -> Landing:
     """Start to bring ``values``, and with them ``good``, to the host; CPU tensors are there."""
     if not values.is_cuda:
         return Landing(values, good)
-    current = torch.cuda.current_stream(values.device)
-    stream = _STREAMS.setdefault(values.device, None)
-    if stream is None:
-        stream = _STREAMS[values.device] = torch.cuda.Stream(values.device, priority=-1)  # type: ignore[no-untyped-call]
-    stream.wait_stream(current)
+    stream = copy_stream(values.device)
+    stream.wait_stream(torch.cuda.current_stream(values.device))
     with torch.cuda.stream(stream):
-        host, flags = _pinned(values, stream), _pinned(good, stream) if good is not None else None
+        host, flags = pinned(values, stream), pinned(good, stream) if good is not None else None
         event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         event.record(stream)
     return Landing(host, flags, event)
 
 
-def _pinned(values: Tensor, stream: Any) -> Tensor:
+def copy_stream(device: torch.device) -> Any:
+    """The stream on which values leave a device."""
+    stream = _STREAMS.get(device)
+    if stream is None:
+        stream = _STREAMS[device] = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
+    return stream
+
+
+def pinned(values: Tensor, stream: Any) -> Tensor:
+    """A copy in pinned memory, on its way on the current stream, which is ``stream``."""
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
     host.copy_(values, non_blocking=True)
     values.record_stream(stream)
@@ -87,4 +101,6 @@ class Piece:
         if good is None:
             return None
         self.landing.wait()
+        if self.landing.is_all_good:
+            return True
         return bool((good if self.row is None else good[self.row])[self.first : self.stop].all())

@@ -8,6 +8,7 @@ the same by construction: same tokens before and in it, and the same steering of
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Sequence as SequenceOf
 
 PrefixKey = bytes
@@ -15,7 +16,7 @@ PrefixKey = bytes
 
 def prefix_key(previous: PrefixKey, tokens: SequenceOf[int], steering: bytes) -> PrefixKey:
     """Key of a full page: hash of the page before, its tokens and the steering that reaches it."""
-    text = ",".join(map(str, tokens)).encode()
+    text = array("q", tokens).tobytes()
     return hashlib.blake2b(previous + b"/" + text + b"/" + steering, digest_size=16).digest()
 
 

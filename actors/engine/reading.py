@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actors.engine.homes import Home
 from actors.engine.landing import Landing, Piece
 from actors.engine.positions import Selector, parse_tokens
 from actors.engine.scheduler import Sequence
+from actors.engine.sums import Sums
 from actors.request import Capture, CaptureResult
 
 ROUTER_SITES = ("router", "router_weights", "router_experts")
@@ -37,9 +39,16 @@ class Reading:
     """Layers whose rows this rank keeps; None: all."""
     pieces: dict[str, list[Piece]] = field(default_factory=dict)
     """Kept rows: site -> chunks ``[held layers, n, D]``."""
+    homes: dict[str, Home] = field(default_factory=dict)
+    """Where kept rows lie that went straight there: site -> home. Its pieces only say when."""
+    positions_at_most: range = range(0)
+    """Positions that may be read, all in all."""
+    sums: dict[str, tuple[Sums, int]] = field(default_factory=dict)
+    """Streamed sums on the device: site -> where they lie; (sum) for means, (sum, sum of squares)
+    for sums."""
     total: dict[str, Tensor] = field(default_factory=dict)
-    """Streamed sums on the device: site -> float32 ``[L, 1, D]`` (sum) for means, ``[L, 2, D]``
-    (sum, sum of squares) for sums."""
+    """The ended sequence's sums on the host, or on their way: ``[L, 1 or 2, D]``; means are divided
+    already where they have landed."""
     landed: dict[str, tuple[Landing, int]] = field(default_factory=dict)
     """Where a streamed sum, or the mean made of it, lands, and its place there."""
     checks: list[tuple[Landing, int, int]] = field(default_factory=list)
@@ -93,7 +102,8 @@ def finish(reading: Reading, sequence: Sequence) -> CaptureResult:
         keep = [i for i, p in enumerate(reading.positions) if p in chosen]
         positions = np.asarray([reading.positions[i] for i in keep], dtype=np.int32)
         for site, pieces in reading.pieces.items():
-            block = _joined(pieces)
+            home = reading.homes.get(site)
+            block = _joined(pieces) if home is None else home.host[:, : len(reading.positions)]
             if len(keep) < block.shape[1]:
                 block = block[:, keep]
             if capture.reduction in ("mean", "sum"):
@@ -102,7 +112,7 @@ def finish(reading: Reading, sequence: Sequence) -> CaptureResult:
                 values[site] = _reduced(sums, len(keep), capture)
             elif block.dtype == torch.bfloat16:
                 dtype = "bfloat16"
-                values[site] = block.contiguous().view(torch.int16).numpy().view(np.uint16)
+                values[site] = block.view(torch.int16).numpy().view(np.uint16)
             else:
                 values[site] = _plain(block)
     return CaptureResult(
@@ -143,7 +153,7 @@ def _reduced(sums_L2D: Tensor, count: int, capture: Capture) -> np.ndarray:
 
 def _plain(block: Tensor) -> np.ndarray:
     """Expert ids as int32, anything else as it is."""
-    return (block if block.is_floating_point() else block.int()).contiguous().numpy()
+    return (block if block.is_floating_point() else block.int()).numpy()
 
 
 def count_non_finite(array: np.ndarray, dtype: str) -> int:

@@ -1,10 +1,11 @@
 """Which rows the next forward has: a pure function of the bundle, equal on every rank.
 
 A sequence is waiting, running or finished. Each step takes one row of every running sequence that
-only lacks its newest token (decode) and chunks of those that lack more (prefill), within
-``max_batch_tokens``. Admission is first come, first served and by pages. When pages run out, the
-youngest running sequence gives its pages back and waits again; it keeps its tokens, so running it
-again loses nothing. Nothing here reads a clock, a GPU or a random number.
+only lacks its newest token (decode) and, besides, chunks of those that lack more (prefill), within
+``max_batch_tokens``: decode rows cost prompts no room, or full batches of prompts would leave
+crumbs that take a forward of their own. Admission is first come, first served and by pages. When
+pages run out, the youngest running sequence gives its pages back and waits again; it keeps its
+tokens, so running it again loses nothing. Nothing here reads a clock, a GPU or a random number.
 """
 
 from __future__ import annotations
@@ -113,13 +114,14 @@ class Scheduler:
         for sequence in list(self.running):
             if not sequence.is_running:
                 continue  # preempted to make room for an older one
-            take = min(sequence.num_missing, budget)
+            decodes = sequence.num_missing == 1
+            take = 1 if decodes else min(sequence.num_missing, budget)
             if take == 0 or not self._grow(sequence, sequence.num_computed + take):
                 continue
             span = Span(sequence, sequence.num_computed, sequence.num_computed + take)
-            (decode if sequence.num_missing == 1 else prefill).append(span)
+            (decode if decodes else prefill).append(span)
             self._publish(span)
-            budget -= take
+            budget -= 0 if decodes else take
         # The youngest gives way, so no sequence loses its pages after its span was planned.
         while budget > 0 and self.waiting and len(self.running) < self.max_sequences:
             span_or_none = self._admit(self.waiting.first(), budget)

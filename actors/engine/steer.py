@@ -15,6 +15,7 @@ row, so it is bit-identical to no steering.
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,11 +26,13 @@ from torch import Tensor
 
 from actors.engine.batch import Batch
 from actors.engine.positions import Where, parse_steering
+from actors.engine.staging import rows_of, stage
 from actors.request import Bundle, Operator, Request, Steering, SteeringReceipt
 
 OPERATORS: tuple[Operator, ...] = ("add", "add_norm_matched", "ablate", "floor", "ceiling")
 Place = tuple[str, int]
 """(site, layer)"""
+MANY_VECTORS = 32
 
 
 def vector_sha256(vector: np.ndarray) -> str:
@@ -83,14 +86,24 @@ def build_bank(bundle: Bundle, width: int, device: torch.device) -> Bank:
     stacked = np.zeros((len(keys) + 1, width), dtype=np.float32)
     for slot, key in enumerate(keys, start=1):
         stacked[slot] = bundle.vectors[key]
-    vectors = torch.from_numpy(stacked).to(device)
+    vectors = stage(stacked, device)
     norms = vectors.norm(dim=-1, keepdim=True).clamp_min(1e-30)
     return Bank(
         vectors_VD=vectors,
         units_VD=vectors / norms,
         slot_of={k: i for i, k in enumerate(keys, start=1)},
-        sha256_of={k: vector_sha256(bundle.vectors[k]) for k in keys},
+        sha256_of=_digests(bundle, keys),
     )
+
+
+def _digests(bundle: Bundle, keys: list[str]) -> dict[str, str]:
+    """Digest of each vector; many are made by several threads, for hashing needs no lock."""
+    if len(keys) < MANY_VECTORS:
+        return {k: vector_sha256(bundle.vectors[k]) for k in keys}
+    with ThreadPoolExecutor(min(8, torch.get_num_threads())) as threads:
+        return dict(
+            zip(keys, threads.map(vector_sha256, (bundle.vectors[k] for k in keys)), strict=True)
+        )
 
 
 @dataclass(slots=True)
@@ -181,7 +194,7 @@ def plan_rows(plan: Plan, batch: Batch) -> dict[Place, list[Round]]:
             rounds = collected.setdefault(place, [])
             while len(rounds) <= number:
                 rounds.append([])
-            rounds[number].append((np.asarray(touched) + (row - span.start), entry))
+            rounds[number].append((rows_of(touched) + (row - span.start), entry))
         row += span.stop - span.start
     return {place: [_to_round(runs) for runs in rounds] for place, rounds in collected.items()}
 
@@ -203,7 +216,7 @@ def fuse_rounds(
     for number, place in enumerate(places):
         (found,) = rounds[place]
         host[number][:, found.rows] = found.packed
-    whole = torch.from_numpy(host).to(bank.vectors_VD.device)  # one copy for all places
+    whole = stage(host, bank.vectors_VD.device)  # one copy for all places
     ints = whole[:, :2].to(torch.int32)
     return {
         place: (bank.vectors_VD, bank.units_VD, ints[i, 0], ints[i, 1], whole[i, 2])
@@ -225,8 +238,7 @@ def _to_round(runs: list[_Run]) -> Round:
 def apply_round(hidden_ND: Tensor, batch_round: Round, bank: Bank) -> None:
     """Change the round's rows of ``hidden_ND`` in place; other rows are not touched."""
     device = hidden_ND.device
-    at = torch.from_numpy(batch_round.rows).to(device)
-    packed = torch.from_numpy(batch_round.packed).to(device)
+    at, packed = stage(batch_round.rows, device), stage(batch_round.packed, device)
     slots, operators = packed[0].long(), packed[1].long()
     rows = hidden_ND[at].float()
     c = packed[2][:, None]

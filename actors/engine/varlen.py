@@ -37,21 +37,13 @@ def ragged(batch: Batch) -> Ragged | None:
     """The batch's prefill segments as one ragged problem; None without any."""
     if not batch.segments:
         return None
-    device = batch.slots_N.device
-    queries = [s.row_stop - s.row_start for s in batch.segments]
-    keys = [s.context for s in batch.segments]
-
-    def bounds(lengths: list[int]) -> Tensor:
-        total = torch.tensor([0, *lengths]).cumsum(0)
-        return total.to(device=device, dtype=torch.int32)
-
     return Ragged(
-        first_row=batch.segments[0].row_start,
-        slots=torch.cat([s.slots for s in batch.segments]),
-        query_bounds=bounds(queries),
-        key_bounds=bounds(keys),
-        longest_query=max(queries),
-        longest_key=max(keys),
+        first_row=batch.num_decode,
+        slots=batch.segment_slots,
+        query_bounds=batch.query_bounds.to(torch.int32),
+        key_bounds=batch.key_bounds.to(torch.int32),
+        longest_query=max(s.row_stop - s.row_start for s in batch.segments),
+        longest_key=max(s.context for s in batch.segments),
     )
 
 

@@ -108,7 +108,7 @@ def _exchange_kernel(
     peers_ptr, number_ptr, max_rows, patience, eps,
     D: tl.constexpr, HALF: tl.constexpr, PARTS: tl.constexpr, RANK: tl.constexpr,
     WORLD: tl.constexpr, TWO_STEPS: tl.constexpr, STEER: tl.constexpr, CAPTURE: tl.constexpr,
-    KEEP_ROWS: tl.constexpr,
+    KEEP_ROWS: tl.constexpr, TURN: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     words: tl.constexpr = D // 2
@@ -173,7 +173,7 @@ def _exchange_kernel(
             live_ptr, D,
         )  # fmt: skip
     if KEEP_ROWS:
-        kept = kept_ptr + tl.load(step_ptr) * step_stride
+        kept = kept_ptr + tl.load(step_ptr) % TURN * step_stride
         tl.store(kept + row * D + at, x, mask=inside)
     norm_row(h, row, at, inside, weight_ptr, out_ptr, eps, D)
 
@@ -241,6 +241,6 @@ def exchange_residual(
         mailbox.peers, mailbox.numbers, mailbox.words.shape[2], patience, eps,
         D=width, HALF=half, PARTS=parts.shape[1] if parts.ndim == 3 else 1, RANK=mailbox.rank,
         WORLD=mailbox.world, TWO_STEPS=two_steps, STEER=steer is not None,
-        CAPTURE=capture is not None, KEEP_ROWS=keep is not None,
+        CAPTURE=capture is not None, KEEP_ROWS=keep is not None, TURN=kept.shape[0],
         num_warps=max(4, min(16, half // 64)),
     )  # fmt: skip

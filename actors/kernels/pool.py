@@ -30,21 +30,22 @@ def _pool_kernel(
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     first = tl.load(spans_ptr + chunk)
     last = tl.load(spans_ptr + tl.num_programs(0) + chunk)
-    total = tl.zeros([BLOCK], tl.float32)
-    squares = tl.zeros([BLOCK], tl.float32)
+    # Added up across threads once, at the end.
+    totals = tl.zeros([TILE, BLOCK], tl.float32)
+    squares = tl.zeros([TILE, BLOCK], tl.float32)
     for start in tl.static_range(0, CHUNK, TILE):
         i = first + start + tl.arange(0, TILE)
         row = tl.load(rows_ptr + i, mask=i < last, other=0)
         inside = (i < last)[:, None] & (at < D)[None]
         value = tl.load(x_ptr + row[:, None] * D + at[None], mask=inside, other=0.0)
         value = value.to(tl.float32)
-        total += tl.sum(value, axis=0)
+        totals += value
         if SQUARES:
-            squares += tl.sum(value * value, axis=0)
+            squares += value * value
     base = out_ptr + chunk.to(tl.int64) * (1 + SQUARES) * D + at
-    tl.store(base, total, mask=at < D)
+    tl.store(base, tl.sum(totals, axis=0), mask=at < D)
     if SQUARES:
-        tl.store(base + D, squares, mask=at < D)
+        tl.store(base + D, tl.sum(squares, axis=0), mask=at < D)
 
 
 @triton.jit

@@ -72,7 +72,7 @@ def _residual_kernel(
     bank_ptr, unit_ptr, slot_ptr, kind_ptr, coefficient_ptr,
     total_ptr, row_slot_ptr, position_ptr, first_ptr, stop_ptr, live_ptr,
     eps, D: tl.constexpr, BLOCK: tl.constexpr, HAS_DELTA: tl.constexpr, STEER: tl.constexpr,
-    CAPTURE: tl.constexpr, KEEP_ROWS: tl.constexpr,
+    CAPTURE: tl.constexpr, KEEP_ROWS: tl.constexpr, TURN: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     at = tl.arange(0, BLOCK)
@@ -95,7 +95,7 @@ def _residual_kernel(
             live_ptr, D,
         )  # fmt: skip
     if KEEP_ROWS:
-        kept = rows_ptr + tl.load(step_ptr) * step_stride
+        kept = rows_ptr + tl.load(step_ptr) % TURN * step_stride
         tl.store(kept + row * D + at, x, mask=inside)
     norm_row(h, row, at, inside, weight_ptr, out_ptr, eps, D)
 
@@ -123,7 +123,7 @@ def residual_norm(
             ``[N]`` int32, coefficients ``[N]`` float32); slot 0 steers nothing.
         capture: (sums ``[slots, D]`` float32, row slots, positions, first, stop, live; ``[N]``).
         keep: (rows ``[steps, N or more, D]``, step int64 ``[1]``): the steered rows go to
-            ``rows[step, :N]``.
+            ``rows[step % steps, :N]``.
     """
     none = weight_D
     bank = steer or (none,) * 5
@@ -135,7 +135,7 @@ def residual_norm(
         x_ND, delta_ND if delta_ND is not None else none, weight_D, out_ND,
         kept, step, kept.stride(0), *bank, *taken, eps,
         D=width, BLOCK=block, HAS_DELTA=delta_ND is not None, STEER=steer is not None,
-        CAPTURE=capture is not None, KEEP_ROWS=keep is not None,
+        CAPTURE=capture is not None, KEEP_ROWS=keep is not None, TURN=kept.shape[0],
         num_warps=8 if block >= 4096 else 4,
     )  # fmt: skip
 
