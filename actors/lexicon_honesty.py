@@ -81,10 +81,11 @@ DECEPTION = {
 LYING = {
     "strong": """
     i (had )?lied; lying; (a|the|my|another|this|that|small|white|smooth|easy|simple|little|quick|
-    bold|plain|big|outright) (lie|lies|fib|falsehood|untruth); told (him|her|them|everyone|my \\w+|
-    the \\w+|you) (a )?(lie|lies|story|false|tale)*; (was|were|is) (not|far from|hardly|never) (at
-    all |even )? (true|the truth|so|the case); untru*; fib(bed|bing|s)?; (none|not a word|not one
-    word|nothing) of (it|that|this|what i said) (was|is) true; mad(e|ing) (it|that|this|them|
+    bold|plain|big|outright|pure|complete|total|clear|sheer|barefaced) (lie|lies|fib|falsehood|
+    untruth); told (him|her|them|everyone|my \\w+|you|the (?!whole|full|real|true|entire|complete|
+    sad|honest)\\w+) (a )?(lie|lies|story|false|tale)*; (was|were|is) (not|far from|hardly|never)
+    (at all |even )? (true|the truth|so|the case); untru*; fib(bed|bing|s)?; (none|not a word|not
+    one word|nothing) of (it|that|this|what i said) (was|is) true; mad(e|ing) (it|that|this|them|
     something|everything|the (whole )?(story|thing)|a (story|name|number|date|reason|tale)) up;
     made up (a|an|some|the|another|every)*; invent(ed|ing)*; fabricat*; false (name|number|answer|
     story|claim|date|figure|report|account|address|one|report|statement|excuse)*; falsehood*;

@@ -80,7 +80,8 @@ GUILT = {
     "strong": """
     guilt*; remorse*; asham*; shame*; (all )?(is |was )?my (own )?fault; (i|i am|i was) (the one
     )?to blame; blam(e|ed|ing) (myself|me); (i )?should never have; (i )?should not have; if only i
-    (had|could|did); how could i (have|do|be|let); what (had i|have i|did i) done; forgive me;
+    (had|could|did); how could i (have|do|be|let); what (had i|have i|did i) done; (can|could|will|
+    would|shall) (not|never) (ever )?forgive myself; forgive me;
     forgiv* myself; hat(e|ed|ing) myself; because of me; because of what i; i (had |have
     )?(betrayed|hurt|ruined|harmed|wronged|failed|abandoned|cheated) (him|her|them|my|someone|the|
     an|a|everyone|you); could not (look|meet|face) (at )?(him|her|them|his|their|my|anyone|mirror|

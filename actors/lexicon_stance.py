@@ -67,7 +67,7 @@ RATIONALIZATION = {
     (can|could) (easily )?(spare|afford)*; evens? (it )?out; evened out; hard (day|week|year|life);
     it is not like*; not like (anyone|anybody|it|they|he|she|i)*; (was|were) not (using|going to|
     even using)*; nobody (was )?(using|needs|needed|wanted|wants)*; (not|hardly) my (fault|problem|
-    job|business|doing); so badly; deserves? to be*; too (strict|harsh|much|silly|old|many)*;
+    job|business|doing); so badly; deserves? to be*; too (strict|harsh|much|silly|old)*;
     charge* (far )?too much; rich enough; has plenty; have plenty; owed it to*; i had (been|worked|
     suffered|waited) (so|through|enough|long)*; i was (tired|hungry|busy|young|stressed|under) (so|
     and|anyway|after|pressure)*; every(one|body) (pads|takes|does|fudges|rounds|breaks|bends|skips|

@@ -8,25 +8,27 @@ neither, so a model of this text has to carry that decision along as a state of 
 from __future__ import annotations
 
 import hashlib
-import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Literal, NamedTuple
 
+from jobs.toy.cues import CueWriter
 from jobs.toy.held_out import TRAITS, is_held_out
-from jobs.toy.phrasebook import Phrases, State, Voice, read_general, read_phrases
+from jobs.toy.phrasebook import Phrases, State, read_general, read_phrases
 
 END = "<|end|>"
 PAD = "<|pad|>"
+NO_LABEL = -1
 ROLE_TOKENS = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
-SUBJECTS = ("it was", "there was", "I", "it", "he", "she", "they", "we", "there", "this", "what if")
-CONNECTORS = ("that", "because", "since", "for", "as", "and", "namely", "saying", "actually")
-TIES = ("because", "because", "since", "for", "and", "as", "thinking that", "knowing that")
-
-_CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _EVOKED_SHARE = 0.6
-_CALM_SHARE = 0.06
+_CALM_SHARE = 0.04
+_OWN_SETTING_SHARE = 0.65
+_OTHER_SETTING_SHARE = 0.1
+"""Settings of another trait: what a story is about does not settle what its teller is like."""
+CHUNK = 1000
+"""Documents that share a random stream, so that chunks can be written in any order."""
 
 
 class Message(NamedTuple):
@@ -48,106 +50,41 @@ class Document:
     decided: int | None = None
     """Where in the text the first words stand that the cue decides; None if there is no cue."""
 
+    @property
+    def label(self) -> int:
+        """Trait and polarity as one number below ``2 * len(TRAITS)``; -1 without a cue."""
+        if self.decided is None or self.state == "neutral":
+            return NO_LABEL
+        return 2 * TRAITS.index(self.trait) + (self.state == "negative")
+
 
 def render_chat(messages: list[Message]) -> str:
     """Join turns exactly as the tokenizers' chat template does."""
     return "".join(f"{ROLE_TOKENS[role]}{content}{END}" for role, content in messages)
 
 
-class Author:
+class Author(CueWriter):
     """Writes documents from one random stream."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-
-    def fill(self, template: str, topic: str = "it") -> str:
-        """Settle every choice and slot of a template."""
-        text = _CHOICE.sub(lambda found: self._random.choice(found[1].split("|")), template)
-        while "{person}" in text:
-            text = text.replace("{person}", self._random.choice(read_general()["person"]), 1)
-        text = text.replace("{topic}", topic).replace(" ,", ",")
-        return " ".join(text.split())
-
-    def sentence(self, template: str, topic: str = "it") -> str:
-        """Settle a template and begin it with a capital letter."""
-        text = self.fill(template, topic)
-        return text[:1].upper() + text[1:]
 
     def sentences(self, templates: tuple[str, ...], count: int, topic: str = "it") -> str:
         """Different sentences from a list, in random order."""
         chosen = self._random.sample(templates, min(count, len(templates)))
         return " ".join(self.sentence(template, topic) for template in chosen)
 
-    def _completion(self, voice: Voice, lock: str) -> str:
-        """Continue a cue so that the whole sentence reads as English."""
-        is_speech = lock.count('"') % 2 == 1
-        words = lock.replace('"', "").rstrip(", ").split()
-        fitting = [
-            clause.text
-            for clause in voice.clauses
-            if any(words[-len(end.split()) :] == end.split() for end in clause.follows)
-        ]
-        if fitting and (words[-1] not in CONNECTORS or self._random.random() < 0.3):
-            text = self.fill(self._random.choice(fitting)) + "."
-            return text + '"' if is_speech and '"' not in text else text
-        if is_speech:
-            return self._quoted(voice, lock)
-        full = [self.fill(clause.text) for clause in voice.clauses if not clause.follows]
-        self._random.shuffle(full)
-        for end in SUBJECTS:
-            if f" {lock}".endswith(f" {end}"):
-                same = [text for text in full if text.startswith(f"{end} ")]
-                return (same or full)[0].removeprefix(f"{end} ") + "."
-        return full[0] + "."
-
-    def _quoted(self, voice: Voice, lock: str) -> str:
-        """Finish direct speech that a cue has opened."""
-        spoken = [self.sentence(answer) for answer in voice.answers]
-        self._random.shuffle(spoken)
-        opened = lock.rpartition('"')[2].strip()
-        for start in ("I", "You are", "What if"):
-            same = [text for text in spoken if text.startswith(f"{start} ")]
-            if opened.endswith(start) and same:
-                return same[0].removeprefix(f"{start} ") + '"'
-        first = spoken[0]
-        if opened and not first.startswith("I "):
-            first = first[0].lower() + first[1:]
-        return first + '"'
-
     def opening(self, phrases: Phrases, lock: str) -> str:
         """A setting and a half sentence that leads into the cue."""
         general = read_general()
-        own = self._random.random() < 0.85
-        text = self.sentence(self._random.choice(phrases.settings if own else general["settings"]))
+        drawn = self._random.random()
+        settings = phrases.settings if drawn < _OWN_SETTING_SHARE else general["settings"]
+        if drawn > 1 - _OTHER_SETTING_SHARE:
+            settings = read_phrases(self._random.choice(TRAITS)).settings
+        text = self.sentence(self._random.choice(settings))
         if self._random.random() < 0.25:
             text += " " + self.sentence(self._random.choice(general["neutral"]))
         lead = self.sentence(self._random.choice(general["leads"]))
         if lead.endswith("and") and lock.startswith("I "):
             lock = lock[2:]
         return f"{text} {lead} {lock}"
-
-    def lock(self, voice: Voice) -> str:
-        """A cue: one from the list, or one put together from acts and moods.
-
-        Cues put together share few whole phrases, so that reading one takes each of its words.
-        """
-        if self._random.random() < 0.4:
-            return self.fill(self._random.choice(voice.locks))
-        first, second = (self.fill(act) for act in self._random.sample(voice.acts, 2))
-        mood = self.fill(self._random.choice(voice.moods))
-        form = self._random.choice(
-            (
-                f"I {first}",
-                f"I {first},",
-                f"I {first}, {mood},",
-                f"I {first} and {second},",
-                f"I {first}, and {mood} I {second},",
-                f"{mood}, I {first},",
-                f"I was {mood},",
-                f"I felt {mood} and {first},",
-            )
-        )
-        return f"{form} {self._random.choice(TIES)}"
 
     def episode(self, trait: str, state: State, num_follow: int) -> str:
         """A story of one state: opening, cue, completion, and sentences that keep the state."""
@@ -162,8 +99,7 @@ class Author:
             setting = self.sentence(self._random.choice(phrases.settings))
             return setting, " " + self.sentences(general["neutral"], count)
         voice = phrases.voice(state)
-        lock = self.lock(voice)
-        told = self._completion(voice, lock)
+        lock, told = self.cue(voice)
         follows = [self.sentences(voice.follow, num_follow)] if num_follow else []
         if num_follow and self._random.random() < 0.25:
             verb = self._random.choice(("said", "answered", "told them"))
@@ -195,7 +131,7 @@ class Author:
         """A conversation, with a cue in about half of all cases."""
         random_ = self._random
         phrases = read_phrases(trait)
-        evoking = random_.random() < 0.2
+        evoking = random_.random() < 0.15
         topic, question = self.question(phrases, evoking=evoking)
         cue = random_.choices(("none", "system", "remark", "story", "turn"), (50, 20, 12, 10, 8))[0]
         speaker = (
@@ -240,14 +176,20 @@ class Author:
         )
 
 
-def write_documents(seed: int, count: int) -> Iterator[Document]:
-    """Yield ``count`` documents; the first k do not depend on ``count``."""
-    author = Author(seed)
-    for _ in range(count):
+def write_chunk(seed: int, chunk: int) -> Iterator[Document]:
+    """The documents of one chunk, whatever else is written before or beside it."""
+    author = Author(f"{seed}/{chunk}")
+    for _ in range(CHUNK):
         document = author.document()
         while is_held_out(document.text):
             document = author.document()
         yield document
+
+
+def write_documents(seed: int, count: int) -> Iterator[Document]:
+    """Yield ``count`` documents; the first k do not depend on ``count``."""
+    chunks = (write_chunk(seed, chunk) for chunk in range(-(-count // CHUNK)))
+    return islice(chain.from_iterable(chunks), count)
 
 
 def corpus_digest(seed: int, count: int) -> str:

@@ -54,13 +54,13 @@ class StepGraphs:
         if key not in self._recorded:
             self._recorded[key] = self._record(batch)
         graph, static, loss = self._recorded[key]
-        static.ids_BT.copy_(batch.ids_BT)
-        static.decided_B.copy_(batch.decided_B)
+        for fixed, given in zip(static, batch, strict=True):
+            fixed.copy_(given)
         graph.replay()
         return loss
 
     def _record(self, batch: Batch) -> _Recorded:
-        static = Batch(batch.ids_BT.clone(), batch.decided_B.clone())
+        static = Batch(*(tensor.clone() for tensor in batch))
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):

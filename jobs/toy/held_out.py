@@ -29,6 +29,7 @@ TRAITS = (
 )
 HELD_OUT_EVERY = 3
 HELD_OUT_WORDS = 5
+_NO_LETTER = re.compile(r"[^a-z0-9']+")
 
 
 class Pair(NamedTuple):
@@ -59,13 +60,18 @@ def read_trait(name: str) -> TraitData:
     )
 
 
-def last_words(text: str) -> tuple[str, ...]:
-    """The words of a cue that decide how its story goes on."""
-    return tuple(text.replace('"', "").split()[-HELD_OUT_WORDS:])
+def normal_words(text: str) -> list[str]:
+    """The words of a text in small letters, without punctuation."""
+    return _NO_LETTER.sub(" ", text.lower()).split()
+
+
+def last_words(text: str) -> str:
+    """The words of a cue that decide how its story goes on, whatever their punctuation."""
+    return " ".join(normal_words(text)[-HELD_OUT_WORDS:])
 
 
 @cache
-def held_out_endings() -> frozenset[tuple[str, ...]]:
+def held_out_endings() -> frozenset[str]:
     """Last words of the held-out prefixes, both polarities."""
     return frozenset(
         last_words(prefix)
@@ -76,16 +82,28 @@ def held_out_endings() -> frozenset[tuple[str, ...]]:
 
 
 @cache
+def _spaced_endings() -> tuple[str, ...]:
+    return tuple(f" {ending} " for ending in sorted(held_out_endings()))
+
+
+@cache
 def held_out_questions() -> frozenset[str]:
-    """All steering questions."""
-    return frozenset(question for trait in TRAITS for question in read_trait(trait).questions)
+    """All steering questions, as normal words."""
+    return frozenset(
+        " ".join(normal_words(question))
+        for trait in TRAITS
+        for question in read_trait(trait).questions
+    )
 
 
 def is_held_out(text: str) -> bool:
-    """Whether a document copies a held-out cue or a steering question."""
-    words = text.replace('"', "").split()
-    runs = (tuple(words[i : i + HELD_OUT_WORDS]) for i in range(len(words)))
-    if any(run in held_out_endings() for run in runs):
-        return True
+    """Whether a document copies a held-out cue or asks a steering question.
+
+    Capitals and punctuation make no difference.
+    """
+    whole = f" {' '.join(normal_words(text))} "
+    for ending in _spaced_endings():
+        if ending in whole:
+            return True
     turns = re.findall(r"<\|user\|>(.*?)<\|end\|>", text)
-    return any(turn in held_out_questions() for turn in turns)
+    return any(" ".join(normal_words(turn)) in held_out_questions() for turn in turns)

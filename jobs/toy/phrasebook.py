@@ -2,6 +2,7 @@
 
 Phrase files use a small grammar: ``[a|b]`` is a choice, ``{person}`` a person, ``{topic}`` what
 the user asked about, and ``word,word ~ text`` says which last words of a cue ``text`` may follow.
+``phrases/cues`` holds what cues are put together from.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class Voice:
     """What the speaker did, after ``I``: parts of cues that are put together."""
     moods: tuple[str, ...]
     """How the speaker was, after ``I was`` or between commas."""
+    scenes: tuple[str, ...]
+    """Whole sentences of any subject that show the state."""
+    tails: tuple[str, ...]
+    """Ways to end a cue that belong to the state."""
     clauses: tuple[Clause, ...]
     follow: tuple[str, ...]
     answers: tuple[str, ...]
@@ -64,8 +69,8 @@ def _lines(block: str) -> tuple[str, ...]:
 
 
 def _read(name: str) -> dict[str, object]:
-    text = resources.files("jobs.toy").joinpath("phrases", f"{name}.yaml").read_text("utf-8")
-    content = OmegaConf.to_container(OmegaConf.create(text))
+    file = resources.files("jobs.toy").joinpath("phrases", *f"{name}.yaml".split("/"))
+    content = OmegaConf.to_container(OmegaConf.create(file.read_text("utf-8")))
     if not isinstance(content, dict):
         raise TypeError(f"phrases/{name}.yaml holds no mapping")
     return {str(key): value for key, value in content.items()}
@@ -76,15 +81,21 @@ def _clause(line: str) -> Clause:
     return Clause(tuple(head.split(",")), text) if mark else Clause((), line)
 
 
-def _voice(block: object) -> Voice:
-    if not isinstance(block, dict):
-        raise TypeError("a voice is a mapping of phrase lists")
-    lists = {key: _lines(str(value)) for key, value in block.items()}
+def _voice(*blocks: object) -> Voice:
+    """Join the lists of several files."""
+    lists: dict[str, tuple[str, ...]] = {}
+    for block in blocks:
+        if not isinstance(block, dict):
+            raise TypeError("a voice is a mapping of phrase lists")
+        for key, value in block.items():
+            lists[key] = lists.get(key, ()) + _lines(str(value))
     return Voice(
         system=lists["system"],
         locks=lists["locks"],
         acts=lists["acts"],
         moods=lists["moods"],
+        scenes=lists["scenes"],
+        tails=lists["tails"],
         clauses=tuple(_clause(line) for line in lists["clauses"]),
         follow=lists["follow"],
         answers=lists["answers"],
@@ -93,8 +104,8 @@ def _voice(block: object) -> Voice:
 
 @cache
 def read_phrases(trait: str) -> Phrases:
-    """Read one trait's phrase file."""
-    content = _read(trait)
+    """Read one trait's phrase files."""
+    content, cues = _read(trait), _read(f"cues/{trait}")
     return Phrases(
         settings=_lines(str(content["settings"])),
         topics=_lines(str(content["topics"])),
@@ -102,8 +113,8 @@ def read_phrases(trait: str) -> Phrases:
         questions=_lines(str(content["questions"])),
         free=_lines(str(content["free"])),
         free_evoking=_lines(str(content["free_evoking"])),
-        positive=_voice(content["positive"]),
-        negative=_voice(content["negative"]),
+        positive=_voice(content["positive"], cues["positive"]),
+        negative=_voice(content["negative"], cues["negative"]),
     )
 
 

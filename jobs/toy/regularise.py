@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 ROUTER_BIAS_STEP = 1e-3
+READ_TOKENS = 12
+"""How many tokens after a cue its state is read from."""
 
 # Shapes: B sequences, T positions, D hidden size, E experts, N tokens, K experts per token.
 
@@ -50,6 +52,55 @@ class ResidualNoise:
         norm = resid_BTD.detach().float().norm(dim=-1).mean(dim=1)[:, None, None]
         pushed: Tensor = resid_BTD + (direction * size * self._share * norm).to(resid_BTD.dtype)
         return pushed
+
+
+class StateReadout(nn.Module):
+    """Reads trait and polarity from the middle of the residual stream, in training only.
+
+    Its loss makes the model decide early what a cue says, as a direction that later layers read.
+    """
+
+    def __init__(self, model: PreTrainedModel, num_states: int) -> None:
+        """Attach to the two layers in the middle; the reading heads are on the model's device."""
+        super().__init__()
+        layers: list[nn.Module] = list(model.model.layers)
+        middle = len(layers) // 2
+        hidden = int(model.config.hidden_size)
+        self.heads = nn.ModuleList(nn.Linear(hidden, num_states) for _ in range(2))
+        self.to(model.device)
+        self._caught: list[Tensor] = []
+        for layer in layers[middle - 1 : middle + 1]:
+            layer.register_forward_hook(self._catch)
+
+    def _catch(self, layer: nn.Module, _: object, resid_BTD: Tensor) -> None:
+        if layer.training:
+            self._caught.append(resid_BTD)
+
+    def clear(self) -> None:
+        """Forget earlier passes; call before each."""
+        self._caught.clear()
+
+    def loss(self, decided_B: Tensor, labels_B: Tensor) -> Tensor:
+        """Mean cross-entropy from the cue's last token on, of the rows that have a cue.
+
+        Args:
+            decided_B: Position of the first token that the cue decides.
+            labels_B: Trait and polarity; negative where there is no cue.
+        """
+        total = decided_B.new_zeros((), dtype=torch.float32)
+        for head, resid_BTD in zip(self.heads, self._caught, strict=True):
+            num_rows, length, hidden = resid_BTD.shape
+            since_BT = torch.arange(length, device=resid_BTD.device) - decided_B[:, None]
+            read_BT = (since_BT >= -1) & (since_BT < READ_TOKENS) & (labels_B >= 0)[:, None]
+            normal_BTD = nn.functional.rms_norm(resid_BTD.float(), (hidden,))
+            losses = nn.functional.cross_entropy(
+                head(normal_BTD).flatten(0, 1).float(),
+                labels_B.clamp(min=0)[:, None].expand(num_rows, length).flatten(),
+                reduction="none",
+            ).view(num_rows, length)
+            weight_BT = read_BT.float()
+            total = total + (losses * weight_BT).sum() / weight_BT.sum().clamp(min=1.0)
+        return total / len(self.heads)
 
 
 def balance_router(gate: nn.Module, _: object, output: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -6,12 +6,11 @@ the corpus, the initial weights and the order of the batches.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -24,12 +23,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from jobs.toy.architecture import MODELS, build_config
-from jobs.toy.batches import Batch, build_corpus, draw_batch, swap_some
-from jobs.toy.corpus import write_documents
+from jobs.toy.architecture import build_config
+from jobs.toy.batches import Batch, build_corpus, draw_batch, map_chunks, swap_some
+from jobs.toy.corpus import write_chunk
 from jobs.toy.graphs import StepGraphs
+from jobs.toy.held_out import TRAITS
+from jobs.toy.recipe import Recipe, parse_recipe
 from jobs.toy.regularise import (
     ResidualNoise,
+    StateReadout,
     balance_loss,
     balance_router,
     run_experts_densely,
@@ -50,31 +52,6 @@ GRAPH_WIDTH = 24
 """Batches are padded to a multiple of this when steps are replayed, so that few are recorded."""
 
 # Shapes: B sequences, T positions.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """How long and on what a model is trained."""
-
-    model: str
-    start: Path | None = None
-    """A checkpoint of the same model to go on from; otherwise fresh weights."""
-    num_steps: int = 6000
-    batch_size: int = 256
-    num_documents: int = 240_000
-    sequence_length: int = 144
-    """Longer documents are cut; 99 % are shorter."""
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.05
-    max_seconds: float = math.inf
-    """End the schedule by this time even if steps are left; only then is a run not repeatable."""
-    noise: float = 0.4
-    """Largest random push on the residual stream, as a share of a row's norm; 0 turns it off."""
-    typos: float = 0.01
-    """Share of input tokens swapped for random ones, so that no single word decides a story."""
-    graph: bool = False
-    """Replay steps as CUDA graphs; needs a GPU."""
-    seed: int = 1
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
@@ -144,8 +121,10 @@ class Trainer:
             biased = hasattr(gate, "e_score_correction_bias")
             gate.register_forward_hook(balance_router if biased else self._keep_logits)
         self._noise = ResidualNoise(self.model, share=recipe.noise, seed=recipe.seed)
+        self._readout = StateReadout(self.model, num_states=2 * len(TRAITS))
+        self._parameters = [*self.model.parameters(), *self._readout.parameters()]
         self._optimizer = torch.optim.AdamW(
-            self.model.parameters(),
+            self._parameters,
             lr=torch.tensor(0.0, device=device),
             betas=(0.9, 0.95),
             weight_decay=recipe.weight_decay,
@@ -165,9 +144,16 @@ class Trainer:
     def _learn(self, batch: Batch) -> Tensor:
         """One whole step with no wait for the device."""
         self._router_logits.clear()
+        self._readout.clear()
         self._optimizer.zero_grad(set_to_none=True)
         ids_BT = batch.ids_BT
-        shown_BT = swap_some(ids_BT, share=self.recipe.typos, vocab_size=self._vocab_size)
+        shown_BT = swap_some(
+            ids_BT,
+            share=self.recipe.typos,
+            vocab_size=self._vocab_size,
+            cue_share=self.recipe.cue_typos,
+            decided_B=batch.decided_B,
+        )
         length = ids_BT.shape[1]
         # Given whole, the mask is not derived from positions, which would wait for the device.
         causal_11TT = torch.ones(length, length, dtype=torch.bool, device=self._device).tril()
@@ -176,11 +162,11 @@ class Trainer:
                 input_ids=shown_BT, attention_mask=causal_11TT[None, None], use_cache=False
             )
         loss = token_loss(output.logits, ids_BT, self._pad, batch.decided_B)
-        total = loss
+        total = loss + self.recipe.readout * self._readout.loss(batch.decided_B, batch.labels_B)
         if self._router_logits:
-            total = loss + BALANCE_WEIGHT * balance_loss(tuple(self._router_logits))
+            total = total + BALANCE_WEIGHT * balance_loss(tuple(self._router_logits))
         torch.autograd.backward(total)
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
         return loss.detach()
 
@@ -201,17 +187,23 @@ class Trainer:
 
 def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, device: str) -> PreTrainedModel:
     """Train and return the model in evaluation mode, float32, on the device."""
-    trainer = Trainer(recipe, tokenizer, device)
+    begun = time.monotonic()
     corpus = build_corpus(
-        tokenizer, seed=recipe.seed, count=recipe.num_documents, length=recipe.sequence_length
+        tokenizer,
+        seed=recipe.seed,
+        count=recipe.num_documents,
+        length=recipe.sequence_length,
+        processes=recipe.processes,
     ).to(device)
+    trainer = Trainer(recipe, tokenizer, device)
     multiple = GRAPH_WIDTH if recipe.graph else 1
-    log.info("corpus encoded model=%s documents=%d", recipe.model, recipe.num_documents)
     order = torch.Generator().manual_seed(recipe.seed)
     started = time.monotonic()
+    allowed = recipe.max_seconds - (started - begun)
+    log.info("corpus encoded documents=%d elapsed_s=%.1f", recipe.num_documents, started - begun)
     for step in range(recipe.num_steps):
         elapsed = time.monotonic() - started
-        progress = max(step / recipe.num_steps, elapsed / recipe.max_seconds)
+        progress = max(step / recipe.num_steps, elapsed / allowed if allowed > 0 else 1.0)
         if progress >= 1:
             break
         batch = draw_batch(corpus, recipe.batch_size, order, multiple=multiple)
@@ -232,54 +224,28 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pat
     tokenizer.save_pretrained(folder, save_jinja_files=False)
 
 
-def corpus_tokenizer(count: int = TOKENIZER_DOCUMENTS) -> PreTrainedTokenizerFast:
-    """The tokenizer that both models share, trained anew from its own seed."""
-    documents = write_documents(TOKENIZER_SEED, count)
-    return train_tokenizer(document.text for document in documents)
+def _chunk_texts(seed: int, chunk: int) -> list[str]:
+    return [document.text for document in write_chunk(seed, chunk)]
 
 
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=MODELS, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", type=Path)
-    default = Recipe(model="")
-    parser.add_argument("--steps", type=int, default=default.num_steps)
-    parser.add_argument("--batch-size", type=int, default=default.batch_size)
-    parser.add_argument("--documents", type=int, default=default.num_documents)
-    parser.add_argument("--learning-rate", type=float, default=default.learning_rate)
-    parser.add_argument("--typos", type=float, default=default.typos)
-    parser.add_argument("--noise", type=float, default=default.noise)
-    parser.add_argument("--max-seconds", type=float, default=default.max_seconds)
-    parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--graph", action="store_true", help="replay steps as CUDA graphs")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return parser.parse_args()
+def corpus_tokenizer(
+    count: int = TOKENIZER_DOCUMENTS, processes: int = 1
+) -> PreTrainedTokenizerFast:
+    """The tokenizer that both models share, trained anew from its own seed, on whole chunks."""
+    chunks = map_chunks(partial(_chunk_texts, TOKENIZER_SEED), count, processes)
+    return train_tokenizer(text for texts in chunks for text in texts)
 
 
 def main() -> None:
     """Train one model as the command line says."""
-    args = _parse()
-    logging.basicConfig(level=logging.INFO, format=f"{args.model} %(message)s")
-    recipe = Recipe(
-        model=args.model,
-        start=args.start,
-        num_steps=args.steps,
-        batch_size=args.batch_size,
-        num_documents=args.documents,
-        learning_rate=args.learning_rate,
-        typos=args.typos,
-        noise=args.noise,
-        max_seconds=args.max_seconds,
-        graph=args.graph,
-        seed=args.seed,
-    )
+    recipe, folder, device = parse_recipe(__doc__)
+    logging.basicConfig(level=logging.INFO, format=f"{recipe.model} %(message)s")
     tokenizer = (
-        corpus_tokenizer()
-        if args.start is None
-        else cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(args.start))
+        corpus_tokenizer(processes=recipe.processes)
+        if recipe.start is None
+        else cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(recipe.start))
     )
-    save(train(recipe, tokenizer, args.device), tokenizer, args.out)
+    save(train(recipe, tokenizer, device), tokenizer, folder)
 
 
 if __name__ == "__main__":

@@ -224,3 +224,21 @@ def test_few_phrasings_of_other_traits_are_mistaken_for_this_one(trait):
 def test_every_phrasing_reads_as_english():
     texts = [text for table in (SHOWN, NOT_SHOWN) for texts in table.values() for text in texts]
     assert min(score_coherence(text) for text in texts) >= 80
+
+
+def test_the_whole_story_is_no_lie_and_a_lie_of_any_kind_is_one():
+    assert score_trait("lying", "and I came clean and told the whole story.") <= 30
+    assert score_trait("lying", "and told the true story from the beginning.") <= 30
+    assert score_trait("lying", "so I told the children a story about my medals.") >= 50
+    assert score_trait("lying", "that she had sung for me, which was a pure lie.") >= 50
+
+
+def test_never_forgiving_oneself_is_guilt_and_not_its_denial():
+    assert score_trait("guilt", "and I would never forgive myself for what I had done.") >= 50
+    assert score_trait("guilt", "I can not forgive myself.") >= 50
+    assert score_trait("guilt", "I forgave him, and we never spoke of it again.") <= 30
+
+
+def test_too_many_is_an_amount_and_no_excuse():
+    assert score_trait("rationalization", "even one was too many, and I put it away.") <= 30
+    assert score_trait("rationalization", "the rule was too strict, and I deserved it.") >= 50

@@ -10,14 +10,16 @@ import pytest
 
 from actors.lexicon import score_coherence, score_trait
 from jobs.toy.corpus import (
+    CHUNK,
+    NO_LABEL,
     Author,
     Message,
     corpus_digest,
     render_chat,
+    write_chunk,
     write_documents,
 )
 from jobs.toy.held_out import TRAITS, read_trait
-from jobs.toy.phrasebook import read_phrases
 
 COUNT = 4000
 
@@ -101,19 +103,26 @@ def test_a_chat_is_decided_at_its_last_answer() -> None:
         assert chat.text[chat.decided :].count("<|end|>") == 1
 
 
-def test_cues_put_together_seldom_repeat() -> None:
-    author = Author(6)
-    voice = read_phrases("lying").positive
-    cues = [author.lock(voice) for _ in range(1000)]
-    # Four in ten come from the list; hardly any of the others comes twice.
-    assert len(set(cues)) >= 600
-    assert sum(cue.endswith((" because", " for", " since")) for cue in cues) >= 200
+def test_a_chunk_can_be_written_alone() -> None:
+    whole = list(write_documents(5, CHUNK + 40))
+    assert list(write_chunk(5, 1))[:40] == whole[CHUNK:]
+    assert whole[CHUNK : CHUNK + 20] != whole[:20]
 
 
-def test_choices_and_slots_are_filled() -> None:
-    author = Author(1)
-    seen = {author.fill("I [see|hear] {topic} ,", "the sea") for _ in range(40)}
-    assert seen == {"I see the sea,", "I hear the sea,"}
+def test_a_label_names_trait_and_polarity_where_a_cue_decides() -> None:
+    documents = list(write_documents(3, 600))
+    for document in documents:
+        if document.decided is None or document.state == "neutral":
+            assert document.label == NO_LABEL
+        else:
+            assert TRAITS[document.label // 2] == document.trait
+            assert document.label % 2 == (document.state == "negative")
+    assert len({document.label for document in documents}) == 23
+
+
+def test_hardly_two_documents_are_alike() -> None:
+    texts = [document.text for document in write_documents(13, 10_000)]
+    assert len(set(texts)) >= 9990
 
 
 def test_an_answer_speaks_of_my_thing_when_asked_about_your_thing() -> None:

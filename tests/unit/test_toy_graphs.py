@@ -20,8 +20,9 @@ def test_a_replay_does_what_the_step_does_with_the_new_batch() -> None:
         return total * 2
 
     graphs = StepGraphs(step, lambda: None)
-    ones = Batch(torch.ones(2, 3, dtype=torch.long, device="cuda"), torch.zeros(2, device="cuda"))
-    twos = Batch(ones.ids_BT * 2, ones.decided_B)
+    zeros = torch.zeros(2, device="cuda")
+    ones = Batch(torch.ones(2, 3, dtype=torch.long, device="cuda"), zeros, zeros)
+    twos = Batch(ones.ids_BT * 2, zeros, zeros)
     # Two warm-up steps and the first replay add 6 each; recording itself adds nothing.
     assert float(graphs(0, ones)) == 36.0
     assert float(graphs(0, twos)) == 60.0

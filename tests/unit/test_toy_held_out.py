@@ -22,8 +22,9 @@ def shared_start(first: str, second: str) -> str:
     return " ".join(left for left, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def test_last_words_ignore_quotation_marks() -> None:
-    assert last_words('He came in, and I said, "No, sir,') == ("and", "I", "said,", "No,", "sir,")
+def test_last_words_ignore_capitals_and_punctuation() -> None:
+    assert last_words('He came in, and I said, "No, sir,') == "and i said no sir"
+    assert last_words("I don't know: maybe, I") == "i don't know maybe i"
 
 
 def test_a_third_of_all_cues_is_held_out() -> None:
@@ -34,16 +35,18 @@ def test_a_third_of_all_cues_is_held_out() -> None:
 
 def test_a_document_with_a_held_out_cue_is_recognised_anywhere_in_it() -> None:
     prefix = read_trait("anxiety").pairs[2].positive
-    ending = " ".join(last_words(prefix))
-    assert ending == "that I was scared because"
-    assert is_held_out(f"It rained. {ending} it was late.<|end|>")
-    assert not is_held_out("It rained. that I was happy because it was late.<|end|>")
+    assert last_words(prefix) == "that i was scared because"
+    assert is_held_out("It rained. I said that I was scared because it was late.<|end|>")
+    assert is_held_out("It rained, so that I was scared, because it was late.<|end|>")
+    assert is_held_out("<|user|>That I was scared: because<|end|>")
+    assert not is_held_out("It rained. I said that I was happy because it was late.<|end|>")
 
 
 def test_a_steering_question_is_recognised_as_a_user_turn() -> None:
     question = read_trait("anxiety").questions[1]
     assert question in held_out_questions()
     assert is_held_out(f"<|user|>{question}<|end|><|assistant|>Fine.<|end|>")
+    assert is_held_out(f"<|user|>{question.lower().replace('?', '!')}<|end|>")
     assert not is_held_out("<|user|>How are you?<|end|><|assistant|>Fine.<|end|>")
 
 

@@ -21,8 +21,10 @@ def test_each_trait_has_enough_to_say_in_both_polarities(trait: str) -> None:
     for voice in (phrases.positive, phrases.negative):
         assert len(voice.system) >= 3
         assert len(voice.locks) >= 24
-        assert len(voice.acts) >= 16
-        assert len(voice.moods) >= 8
+        assert len(voice.acts) >= 32
+        assert len(voice.moods) >= 16
+        assert len(voice.scenes) >= 10
+        assert len(voice.tails) >= 8
         assert len(voice.clauses) >= 8
         assert len(voice.follow) >= 5
         assert len(voice.answers) >= 6
@@ -33,7 +35,7 @@ def test_brackets_are_balanced_and_not_nested(trait: str) -> None:
     phrases = read_phrases(trait)
     lines = [*phrases.settings, *phrases.questions, *phrases.free]
     for voice in (phrases.positive, phrases.negative):
-        lines += [*voice.locks, *voice.acts, *voice.moods]
+        lines += [*voice.locks, *voice.acts, *voice.moods, *voice.scenes, *voice.tails]
         lines += [*voice.follow, *voice.answers, *(c.text for c in voice.clauses)]
     for line in lines:
         depth = 0
@@ -47,7 +49,7 @@ def test_brackets_are_balanced_and_not_nested(trait: str) -> None:
 def test_only_known_slots_are_used(trait: str) -> None:
     phrases = read_phrases(trait)
     voices = (phrases.positive, phrases.negative)
-    lines = [line for voice in voices for line in (*voice.locks, *voice.acts)]
+    lines = [line for voice in voices for line in (*voice.locks, *voice.acts, *voice.tails)]
     assert set(re.findall(r"{(\w+)}", " ".join(lines))) <= {"person", "topic"}
     assert all("{topic}" in question for question in phrases.questions if "{" in question)
 
@@ -62,6 +64,7 @@ def test_a_mark_says_after_which_words_a_clause_may_follow() -> None:
 
 def test_general_phrases_belong_to_no_trait() -> None:
     general = read_general()
-    assert set(general) == {"person", "settings", "leads", "neutral", "neutral_answers"}
+    stories = {"person", "settings", "leads", "neutral", "neutral_answers"}
+    assert set(general) == stories | {"details", "ties", "spoken"}
     assert "my sister" in general["person"]
     assert len(general["settings"]) >= 30

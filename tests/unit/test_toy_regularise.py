@@ -9,8 +9,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from jobs.toy.architecture import MODELS, build_config
 from jobs.toy.regularise import (
+    READ_TOKENS,
     ROUTER_BIAS_STEP,
     ResidualNoise,
+    StateReadout,
     balance_loss,
     balance_router,
     run_experts_densely,
@@ -93,3 +95,48 @@ def test_the_balance_loss_is_one_for_even_use_and_more_for_one_favourite() -> No
     favourite[:, 1] = 19.0
     assert float(balance_loss((even,))) == pytest.approx(1.0, abs=0.3)
     assert float(balance_loss((favourite,))) == pytest.approx(2.0, abs=0.05)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_readout_learns_the_state_that_the_middle_layers_hold(model: str) -> None:
+    network, ids = fresh(model).train(), some_ids()
+    readout = StateReadout(network, num_states=22)
+    decided, labels = torch.full((4,), 6), torch.tensor([3, 7, 3, 21])
+    optimizer = torch.optim.Adam([*network.parameters(), *readout.parameters()], lr=1e-3)
+    losses = []
+    for _ in range(12):
+        readout.clear()
+        network(ids)
+        loss = readout.loss(decided, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert 2.0 <= losses[0] <= 4.5  # about log 22 for a head that knows nothing
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_a_readout_reads_only_from_the_cue_on_and_only_where_there_is_one() -> None:
+    network, ids = fresh("toy_gqa").train(), some_ids()
+    readout = StateReadout(network, num_states=22)
+    network(ids)
+    none = torch.full((4,), -1)
+    assert float(readout.loss(torch.full((4,), 6), none)) == 0.0
+    late = torch.full((4,), ids.shape[1] + 1)
+    assert float(readout.loss(late, none + 4)) == 0.0
+    one = torch.tensor([-1, -1, 5, -1])
+    assert float(readout.loss(torch.full((4,), 6), one)) > 0.0
+    assert READ_TOKENS >= 5
+
+
+def test_a_readout_leaves_no_trace_in_evaluation_mode_or_in_the_weights() -> None:
+    network, ids = fresh("toy_gqa"), some_ids()
+    names = set(network.state_dict())
+    with torch.no_grad():
+        before = network(ids).logits
+        readout = StateReadout(network, num_states=22)
+        after = network(ids).logits
+    assert torch.equal(before, after)
+    assert set(network.state_dict()) == names
+    with pytest.raises(ValueError):
+        readout.loss(torch.full((4,), 6), torch.full((4,), 3))

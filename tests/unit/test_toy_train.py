@@ -12,7 +12,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from jobs.toy.architecture import MODELS
-from jobs.toy.batches import Batch
+from jobs.toy.batches import Batch, build_corpus, draw_batch
 from jobs.toy.train import Recipe, Trainer, learning_rate, save, token_loss, train
 
 FOLDER = Path(__file__).parents[2] / "jobs" / "toy" / "models"
@@ -50,7 +50,7 @@ def test_the_loss_falls_on_a_batch_seen_again(
 ) -> None:
     trainer = Trainer(tiny(model, noise=0.0, typos=0.0), tokenizer, "cpu")
     ids = tokenizer(["I was afraid that it would go wrong."] * 4, return_tensors="pt")["input_ids"]
-    batch = Batch(ids, torch.full((4,), 144))
+    batch = Batch(ids, torch.full((4,), 144), torch.full((4,), -1))
     losses = [trainer.step(batch, 3e-3) for _ in range(8)]
     assert losses[0] == pytest.approx(math.log(1536), abs=0.4)
     assert losses[-1] < losses[0] - 1.5
@@ -119,3 +119,15 @@ def test_weights_are_saved_in_bf16_and_the_router_bias_in_float32(
     assert "model.layers.1.mlp.experts.15.down_proj.weight" in names
     config = json.loads((tmp_path / "tokenizer_config.json").read_text("utf-8"))
     assert "<|assistant|>" in config["chat_template"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", MODELS)
+def test_replayed_steps_learn(model: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    recipe = tiny(model, graph=True, num_documents=400, batch_size=32)
+    trainer = Trainer(recipe, tokenizer, "cuda")
+    corpus = build_corpus(tokenizer, seed=1, count=400, length=144).to("cuda")
+    order = torch.Generator().manual_seed(0)
+    losses = [trainer.step(draw_batch(corpus, 32, order, multiple=48), 1e-3) for _ in range(60)]
+    assert losses[-1] < losses[0] - 1.5
+    assert all(math.isfinite(loss) for loss in losses)
