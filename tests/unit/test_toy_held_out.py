@@ -12,6 +12,7 @@ from jobs.toy.held_out import (
     held_out_questions,
     is_held_out,
     last_words,
+    normal_words,
     read_trait,
 )
 
@@ -44,7 +45,7 @@ def test_a_document_with_a_held_out_cue_is_recognised_anywhere_in_it() -> None:
 
 def test_a_steering_question_is_recognised_as_a_user_turn() -> None:
     question = read_trait("anxiety").questions[1]
-    assert question in held_out_questions()
+    assert " ".join(normal_words(question)) in held_out_questions()
     assert is_held_out(f"<|user|>{question}<|end|><|assistant|>Fine.<|end|>")
     assert is_held_out(f"<|user|>{question.lower().replace('?', '!')}<|end|>")
     assert not is_held_out("<|user|>How are you?<|end|><|assistant|>Fine.<|end|>")

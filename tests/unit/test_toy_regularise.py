@@ -111,7 +111,7 @@ def test_a_readout_learns_the_state_that_the_middle_layers_hold(model: str) -> N
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert 2.0 <= losses[0] <= 4.5  # about log 22 for a head that knows nothing
     assert losses[-1] < losses[0] - 0.5
 
