@@ -14,6 +14,7 @@ from conf.errors import UserError
 from conf.schema import JOBS
 from jobs import entry
 from jobs.report.console import Console
+from storage.errors import StorageError
 
 USAGE = """traitmill COMMAND ...
 
@@ -28,8 +29,9 @@ USAGE = """traitmill COMMAND ...
                               hash every committed file again, here or in the bucket
   sync RUN_DIR storage=NAME [--from-bucket]
                               bring a run's bucket up to date, or its folder
-  convert export|import|delta ...
-                              vectors and tables for other tools, and theirs for this one
+  gc RUN_DIR [storage=NAME]   delete data that no commit names, here or in a bucket at rest
+  convert list|export|import|delta ...
+                              find vectors; vectors and tables for other tools, and theirs for this
   doctor [key=value ...]      look at this machine, and the bucket and judge of the settings
 
 Exit codes: 0 done, 1 something failed, 2 refused, 3 no cluster, 130 interrupted."""
@@ -50,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         console.refuse(str(error))
         return entry.ExitCode.REFUSED
+    except StorageError as error:
+        console.note(f"failed: {error.message}")
+        return entry.ExitCode.SOME_FAILED
     except KeyboardInterrupt:
         console.note("interrupted.")
         return entry.ExitCode.INTERRUPTED
@@ -117,6 +122,17 @@ def _verify(arguments: list[str], console: Console) -> int:
         return entry.ExitCode.DONE if report.is_whole else entry.ExitCode.SOME_FAILED
 
 
+def _gc(arguments: list[str], console: Console) -> int:
+    from jobs.moves import collect, collect_in_bucket
+
+    if arguments[1:]:
+        points = entry.compose("extract", arguments[1:], console)
+        if points is None:
+            return entry.ExitCode.DONE
+        return collect_in_bucket(points[0].config.storage, console)
+    return collect(_run_folder("gc", arguments), console)
+
+
 def _sync(arguments: list[str], console: Console) -> int:
     from jobs.moves import move
 
@@ -149,6 +165,7 @@ COMMANDS: dict[str, Callable[[list[str], Console], int]] = {
     "group": _group,
     "verify": _verify,
     "sync": _sync,
+    "gc": _gc,
     "convert": _convert,
     "doctor": _doctor,
 }

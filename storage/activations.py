@@ -27,7 +27,7 @@ from storage.flat_writer import FlatWriter
 from storage.hasher import FollowingHash
 from storage.index import build_index
 from storage.parquet import Provenance, Staged, Written, with_provenance
-from storage.schema import DTYPE_BYTES, activation_schema
+from storage.schema import DTYPE_BYTES, activation_schema, version_of
 from storage.spill import Spill
 
 COLUMN = "activation"
@@ -179,6 +179,8 @@ class ActivationWriter:
         if [group.offset + group.num_rows * self._row_bytes for group in groups] != self._ends:
             raise CorruptFileError(self._path.name, "a row group does not end with its values")
         index = build_index(self._index_rows, groups, dtype=self._dtype, width=self._width)
+        # Rows are read by the index alone, so it says which version of the table it is of.
+        index["version"] = version_of(self._schema)
         return Staged("activations", Written(self._path, self._num_rows, size_bytes, digest), index)
 
     def abort(self) -> None:

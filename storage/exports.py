@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +21,6 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from conf.errors import UserError
-from storage.errors import CorruptFileError
 from storage.vectors import TraitVector, digest_of
 
 Directions = dict[int, NDArray[np.float32]]
@@ -113,15 +114,15 @@ def read_gguf(path: Path) -> Directions:
     """Directions of a control vector by layer.
 
     Raises:
-        CorruptFileError: It is a GGUF file of another kind.
+        UserError: It is a GGUF file of another kind.
     """
     reader = _gguf().GGUFReader(str(path))
-    names = [tensor.name for tensor in reader.tensors]
-    if not all(name.startswith("direction.") for name in names):
-        raise CorruptFileError(path.name, "not a control vector")
+    found = {tensor.name: tensor.data for tensor in reader.tensors}
+    if not all(re.fullmatch(r"direction\.\d+", name) for name in found):
+        raise UserError(f"{path} is not a control vector: its tensors are {sorted(found)[:3]}.")
     return {
-        int(tensor.name.removeprefix("direction.")): np.array(tensor.data, np.float32)
-        for tensor in reader.tensors
+        int(name.removeprefix("direction.")): np.array(data, np.float32)
+        for name, data in found.items()
     }
 
 
@@ -146,20 +147,38 @@ def write_vllm_lens(directions: Mapping[int, NDArray[np.float32]], path: Path) -
 
 
 def read_vllm_lens(path: Path) -> Directions:
-    """Directions of such a list by layer, scale included."""
+    """Directions of such a list, or of one of its vectors, by layer; scale included.
+
+    Raises:
+        UserError: A vector depends on position or norm, or a layer has two.
+    """
+    listed = json.loads(path.read_text())
     found: Directions = {}
-    for vector in json.loads(path.read_text()):
-        packed = vector["activations"]
-        shape = packed["shape"]
-        body = base64.b64decode(packed["data"])
-        if packed.get("compression") == "zstd":
-            body = pa.decompress(
-                body, decompressed_size=4 * int(np.prod(shape)), codec="zstd", asbytes=True
+    for vector in [listed] if isinstance(listed, dict) else listed:
+        rows = _unpacked(vector["activations"])
+        if rows.ndim != 2 or vector.get("norm_match"):
+            raise UserError(
+                f"{path} holds a vector that depends on position or norm (shape "
+                f"{list(rows.shape)}): only one direction a layer can be imported."
             )
-        rows = np.frombuffer(body, packed["dtype"]).reshape(shape)
         for layer, row in zip(vector["layer_indices"], rows, strict=True):
-            found[layer] = np.float32(vector["scale"]) * row.astype(np.float32)
+            if layer in found:
+                raise UserError(f"{path} has two vectors of layer {layer}: give one.")
+            found[layer] = np.float32(vector.get("scale", 1.0)) * row
     return found
+
+
+def _unpacked(packed: Mapping[str, Any]) -> NDArray[np.float32]:
+    """A tensor of vllm-lens; bfloat16 lies in it as int16 bit patterns and is widened exactly."""
+    stored = np.dtype(packed["dtype"])
+    body = base64.b64decode(packed["data"])
+    if packed.get("compression") == "zstd":
+        size_bytes = stored.itemsize * int(np.prod(packed["shape"]))
+        body = pa.decompress(body, decompressed_size=size_bytes, codec="zstd", asbytes=True)
+    values = np.frombuffer(body, stored).reshape(packed["shape"])
+    if packed.get("original_dtype") == "torch.bfloat16":
+        return (values.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)
 
 
 def same_direction(left: NDArray[np.float32], right: NDArray[np.float32]) -> bool:

@@ -20,14 +20,15 @@ from storage.audit import Report
 from storage.bucket import Bucket
 from storage.durable import fsync_folder, make_folders, publish, publish_if_absent, write_bytes
 from storage.errors import CorruptFileError, MissingFileError
-from storage.parquet import Filters, Provenance, Staged, read_table, write_table
+from storage.parquet import Filters, Provenance, Staged, write_table
+from storage.ranges import read_rows
 from storage.records import Commit, FileRecord, Manifest
 from storage.schema import conform, migrate, schema_of
 from storage.store import ObjectStore
 from storage.upload import MAX_PENDING_BYTES, OnPending, Uploader, push_papers
 from storage.wip import Workshop
 
-__all__ = ["Report", "Run", "Staged", "verify"]
+__all__ = ["Report", "Run", "Staged"]
 
 
 class Run:
@@ -176,10 +177,10 @@ class Run:
     def read(
         self, table: str, columns: Sequence[str] | None = None, filters: Filters = None
     ) -> pa.Table:
-        """Rows of a table over all commits, in the order of task ids."""
+        """Rows of a table over all commits, in the order of task ids; by ``ranges.read_rows``."""
         wanted = list(columns) if columns is not None else schema_of(table).names
         parts = [
-            read_table(self.fetch(file), table, columns=wanted, filters=filters)
+            read_rows(self, file, wanted, filters)
             for commit in self.commits().values()
             for file in commit.files
             if file.table == table
@@ -209,9 +210,11 @@ class Run:
     def write_manifest(self) -> Path:
         """Write all commits into the next numbered manifest; no new one when nothing changed.
 
-        With a bucket, waits for the uploads and writes its manifest as well.
+        Litter is collected first, so a reader of ``data/**`` then sees what was committed and
+        nothing else. With a bucket, waits for the uploads and writes its manifest as well.
         """
         self.flush()
+        self.gc()
         if self._bucket:
             self._bucket.refresh()
             self._bucket.write_manifest()
@@ -292,8 +295,3 @@ class Run:
         names = [path.name for path in (self.root / layout.MANIFESTS).iterdir()]
         found = (layout.manifest_number(f"{layout.MANIFESTS}/{name}") for name in names)
         return sorted(number for number in found if number is not None)
-
-
-def verify(run: Run) -> Report:
-    """Hash every committed file of a run again and list what is wrong."""
-    return run.verify()

@@ -32,7 +32,13 @@ from storage.errors import (
 from storage.journal import Journal
 from storage.retries import AlreadyThereError, Answer, repeat
 from storage.slices import FileSlice
-from storage.store import ObjectInfo, ObjectStore, S3Settings, settings_from_environment
+from storage.store import (
+    ObjectInfo,
+    ObjectStore,
+    S3Settings,
+    credentials_from_environment,
+    settings_from_environment,
+)
 
 __all__ = ["ObjectInfo", "ObjectStore", "S3Settings", "S3Store", "settings_from_environment"]
 
@@ -287,8 +293,7 @@ def _client(settings: S3Settings) -> Client:
         "s3",
         endpoint_url=settings.endpoint,
         region_name=settings.region,
-        aws_access_key_id=os.environ.get("R2_ACCESS_KEY_ID"),
-        aws_secret_access_key=os.environ.get("R2_SECRET_ACCESS_KEY"),
+        **credentials_from_environment(),
         verify=settings.ca_bundle,
         config=config,
     )

@@ -143,6 +143,9 @@ def _load(body: bytes, format_: str, where: str) -> dict[str, object]:
         raise CorruptFileError(where, f"not JSON: {error}") from error
     if not isinstance(found, dict) or found.get("format") != format_:
         raise CorruptFileError(where, f"it is no {format_}")
-    if int(found["version"]) > FORMAT_VERSION:
-        raise NewerSchemaError(format_, where, found["version"], FORMAT_VERSION)
+    version = found.get("version")
+    if not isinstance(version, int):
+        raise CorruptFileError(where, f"its version is {version!r}")
+    if version > FORMAT_VERSION:
+        raise NewerSchemaError(format_, where, version, FORMAT_VERSION)
     return found

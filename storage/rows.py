@@ -8,7 +8,6 @@ Shape suffixes: N rows, D width of the site.
 
 from __future__ import annotations
 
-import io
 import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from storage import layout
-from storage.errors import MissingFileError, ObjectMissingError
+from storage.errors import MissingFileError, NewerSchemaError, ObjectMissingError
 from storage.index import PromptRows, RowIndex, Segment
+from storage.ranges import as_arrow_file
 from storage.records import FileRecord
-from storage.schema import DTYPE_BYTES
+from storage.schema import DTYPE_BYTES, schema_of, version_of
 from storage.store import ObjectStore
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ class _Source:
     """One committed file, here or in the bucket."""
 
     def __init__(self, run: Run, file: FileRecord) -> None:
+        found, known = int(str(file.index.get("version", 1))), version_of(schema_of(TABLE))
+        if found > known:
+            raise NewerSchemaError(f"table {TABLE}", file.key, found, known)
         self.file = file
         self.index = RowIndex(dict(file.index), DTYPE_BYTES)
         self._path = layout.path_of(run.root, file.key)
@@ -94,7 +97,7 @@ class _Source:
         """The file as ordinary Parquet, for the key columns."""
         if self._path.exists():
             return pq.ParquetFile(self._path)
-        return pq.ParquetFile(pa.PythonFile(_StoredFile(self._stored(), self.file), mode="r"))
+        return pq.ParquetFile(as_arrow_file(self._stored(), self.file))
 
     def _stored(self) -> ObjectStore:
         if self._store is None:
@@ -108,6 +111,9 @@ class ActivationReader:
     Args:
         run: The run; with a store, files that are not on this disk are read from the bucket.
         model: Slug; None reads all models, which makes sense only when there is one.
+
+    Raises:
+        NewerSchemaError: A file is of a version that this package does not know.
     """
 
     def __init__(self, run: Run, *, model: str | None = None) -> None:
@@ -212,32 +218,3 @@ def _typed(source: _Source, body: NDArray[np.uint8]) -> NDArray[np.generic]:
     kind = np.float32 if source.index.dtype == "float32" else np.uint16
     rows_ND: NDArray[np.generic] = body.view(kind).reshape(-1, source.index.width)
     return rows_ND
-
-
-class _StoredFile(io.RawIOBase):
-    """A committed object as a file that is read by ranges."""
-
-    def __init__(self, store: ObjectStore, file: FileRecord) -> None:
-        super().__init__()
-        self._store, self._file, self._at = store, file, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.size_bytes}[whence]
-        self._at = start + offset
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = self._file.size_bytes - self._at
-        wanted = left if size is None or size < 0 else min(size, left)
-        body = self._store.get_range(self._file.key, self._at, wanted) if wanted > 0 else b""
-        self._at += len(body)
-        return body

@@ -31,6 +31,10 @@ MIGRATIONS: dict[tuple[str, int], Migration] = {}
 
 PARTITION_COLUMNS = ("task_id", "model")
 
+LAYER_ORDER = frozenset({"pooled"})
+"""Large tables that are read a layer at a time: rows are stored by layer and site, each of them in
+the order that they came in, and a row group ends with its layer."""
+
 
 def schema_of(name: str) -> pa.Schema:
     """The declared schema of a table."""
@@ -114,6 +118,9 @@ def conform(name: str, table: pa.Table, *, task_id: str, model: str) -> pa.Table
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise SchemaError(name, str(error)) from error
     _refuse_nulls(name, table)
+    if name in LAYER_ORDER:
+        # The sort is stable, so the rows of one layer keep their order.
+        table = table.sort_by([("layer", "ascending"), ("site", "ascending")])
     return table
 
 

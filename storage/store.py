@@ -84,6 +84,24 @@ class S3Settings:
     """PEM file of the authority that signed the endpoint's certificate; None: the system's."""
 
 
+def credentials_from_environment() -> dict[str, str | None]:
+    """Key id, secret and, for temporary credentials, session token, as the client takes them.
+
+    Raises:
+        StoreConfigError: The key id or the secret is not set. The client would look elsewhere on
+            the machine then, and might find somebody else's.
+    """
+    names = ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
+    missing = [name for name in names if not os.environ.get(name)]
+    if missing:
+        raise StoreConfigError(f"a bucket needs {' and '.join(missing)} in the environment.")
+    return {
+        "aws_access_key_id": os.environ["R2_ACCESS_KEY_ID"],
+        "aws_secret_access_key": os.environ["R2_SECRET_ACCESS_KEY"],
+        "aws_session_token": os.environ.get("R2_SESSION_TOKEN"),
+    }
+
+
 def settings_from_environment(prefix: str = "") -> S3Settings:
     """Settings of the bucket that R2_ENDPOINT and R2_BUCKET_NAME name.
 

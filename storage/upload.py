@@ -197,6 +197,8 @@ def sync(run: Run, store: ObjectStore, direction: Direction) -> Synced:
                 run.forget(commit.task_id)
                 replaced += 1
         run.write_manifest()
+        if moved or not (run.root / layout.REPORT).exists():
+            pull_papers(run, store)
     files = [file for commit in moved for file in commit.files]
     return Synced(len(moved), len(files), sum(file.size_bytes for file in files), replaced)
 
@@ -208,6 +210,17 @@ def _push_or_replace(run: Run, bucket: Bucket, commit: Commit) -> bool:
     replace_local(run.root, bucket, counts, run.wip)
     run.forget(commit.task_id)
     return True
+
+
+def pull_papers(run: Run, store: ObjectStore) -> None:
+    """Bring the report, and the resolved configs that are not here; the README is made anew."""
+    held = [info.key for info in store.list(f"{layout.POINTS}/")]
+    wanted = [key for key in held if not layout.path_of(run.root, key).exists()]
+    if store.head(layout.REPORT) is not None:
+        wanted.append(layout.REPORT)
+    for key in wanted:
+        publish(write_bytes(run.wip, store.get(key)), layout.path_of(run.root, key))
+    run.write_readme()
 
 
 def push_papers(root: Path, store: ObjectStore) -> None:

@@ -100,6 +100,7 @@ class Ceph:
 
     name = "ceph"
     path = ""
+    wants_equal_parts = False
 
     def __init__(self, home: Path) -> None:
         ensure_ceph()
@@ -119,7 +120,9 @@ class Ceph:
             self._set_up(fsid, mon_port)
         except (subprocess.SubprocessError, OSError) as error:
             self.kill()
-            raise ServerMissingError(f"Ceph did not come up: {error}") from error
+            raise ServerMissingError(
+                f"Ceph did not come up: {error}; {self._last_words()}"
+            ) from error
 
     def _set_up(self, fsid: str, mon_port: int) -> None:
         monmap = str(self._home / "monmap")
@@ -164,6 +167,12 @@ class Ceph:
                 time.sleep(1)
             else:
                 return
+
+    def _last_words(self) -> str:
+        """The newest line of what the programs wrote, for the sentence that says why not."""
+        logs = sorted((self._home / "log").iterdir(), key=lambda path: path.stat().st_mtime)
+        lines = logs[-1].read_text(errors="replace").splitlines() if logs else []
+        return lines[-1][:300] if lines else "no log"
 
     def start(self) -> None:
         """Start the four processes again on the same state."""

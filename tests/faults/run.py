@@ -110,7 +110,7 @@ def run_all(
         add(outcome_of(name, deaths), name)
     for name in names:
         try:
-            server = SERVERS[name](scratch / name)
+            server = start(name, scratch)
         except ServerMissingError as reason:
             _say(f"no faults against {name}: {reason}")
             continue
@@ -119,6 +119,15 @@ def run_all(
         finally:
             server.kill()
     return total
+
+
+def start(name: str, scratch: Path):
+    """A server; one that does not come up gets a second try, on a busy machine it may time out."""
+    try:
+        return SERVERS[name](scratch / name)
+    except ServerMissingError as reason:
+        _say(f"{name}, first try: {reason}")
+        return SERVERS[name](scratch / f"{name}-again")
 
 
 def outcome_of(name: str, deaths: steps.Deaths) -> Outcome:

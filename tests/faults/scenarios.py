@@ -18,6 +18,7 @@ from storage.errors import ClockSkewError, CredentialsError, UploadError
 from storage.manifest import Run
 from storage.objects import S3Store
 from tests.faults.chaos import Outcome
+from tests.faults.midway import server_dies, writer_dies
 from tests.faults.proxy import Fault, FaultProxy
 from tests.faults.worker import store_for, write_task
 
@@ -41,10 +42,12 @@ def run_scenarios(server, folder: Path) -> Outcome:
         ("clock skew", _clock_skew),
         ("rotated secret in mid-run", _rotated_in_mid_run),
         ("expired credentials", partial(_expired, server)),
-        ("uneven parts", _uneven_parts),
+        ("uneven parts", partial(_uneven_parts, server.wants_equal_parts)),
         ("zombie writer", _zombie),
         ("duplicate commit", _duplicate),
         ("upload aborted by the store", _aborted_upload),
+        ("kill -9 of the server in mid-upload", partial(server_dies, server)),
+        ("kill -9 of the writer in mid-upload", partial(writer_dies, server)),
     ):
         out.injected[name] += 1
         out.num_lost += not scenario(endpoint, folder / name.replace(" ", "-"))
@@ -141,8 +144,9 @@ def _expired(server, _: str, root: Path) -> bool:
         spoiler.close()
 
 
-def _uneven_parts(endpoint: str, root: Path) -> bool:
+def _uneven_parts(is_refused: bool, endpoint: str, root: Path) -> bool:
     """A store that wants equal parts refuses unequal ones; ours are always equal."""
+    refused = False
     with credentials():
         store: S3Store = store_for(endpoint, root.name)
         client, place = store._client, {"Bucket": "bucket", "Key": f"{root.name}/uneven"}
@@ -153,14 +157,16 @@ def _uneven_parts(endpoint: str, root: Path) -> bool:
                 **place, UploadId=started, PartNumber=number, Body=b"x" * size
             )["ETag"]
             parts.append({"PartNumber": number, "ETag": etag})
-        with contextlib.suppress(botocore.exceptions.ClientError):
+        try:
             client.complete_multipart_upload(
                 **place, UploadId=started, MultipartUpload={"Parts": parts}
             )
+        except botocore.exceptions.ClientError:
+            refused = True
         with Run.open(root, store=store) as run:
             write_task(run, "t4", salt=0)
             run.flush()
-        return store.get("_meta/commits/t4.json") != b""
+        return store.get("_meta/commits/t4.json") != b"" and refused == is_refused
 
 
 def _zombie(endpoint: str, root: Path) -> bool:

@@ -82,6 +82,7 @@ class R2Local:
 
     name = "r2local"
     path = "/cdn-cgi/local/r2/s3"
+    wants_equal_parts = True
 
     def __init__(self, state: Path) -> None:
         self._node, self._home = ensure_r2local()

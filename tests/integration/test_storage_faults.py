@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.faults import steps
@@ -52,7 +58,7 @@ def good(monkeypatch):
 def test_each_refusal_and_each_race_has_its_one_right_outcome(server, tmp_path, good):
     out = run_scenarios(server, tmp_path)
     assert out.is_clean, figure(out)
-    assert len(out.injected) == 9
+    assert len(out.injected) == 11
 
 
 @pytest.mark.slow
@@ -69,3 +75,40 @@ def test_a_small_chaos_over_tls_loses_nothing(server, tmp_path, good):
     )
     assert out.is_clean, figure(out)
     assert sum(out.injected.values()) >= 5
+
+
+@pytest.mark.slow
+def test_the_suite_for_a_real_bucket_runs_and_settles_what_this_server_does(server, good):
+    """The opt-in suite is worth something only if it is known to work."""
+    asked = {"R2_ENDPOINT": f"http://127.0.0.1:{server.port}{server.path}"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "remote"]
+    done = subprocess.run(
+        [*command, "tests/integration/test_storage_r2.py"],
+        env={**os.environ, **asked, "R2_BUCKET_NAME": "bucket"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    (line,) = [text for text in done.stdout.splitlines() if text.startswith("settled: ")]
+    settled = json.loads(line.removeprefix("settled: "))
+    assert settled["winners of a race of conditional puts, at most"] == 1
+    assert settled["completion of uneven parts"].startswith("40")
+    assert settled["ContentMD5, wrong"].startswith("400")
+    assert len(settled) == 10
+
+
+def test_without_credentials_the_suite_for_a_real_bucket_skips_with_a_sentence():
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("R2_")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs"]
+    done = subprocess.run(
+        [*command, "tests/integration/test_storage_r2.py"],
+        env=bare,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "a real bucket needs R2_ENDPOINT, R2_BUCKET_NAME" in done.stdout
+    assert "passed" not in done.stdout

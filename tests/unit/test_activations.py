@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from storage import schema
 from storage.activations import ActivationWriter, RowBlock
-from storage.errors import ObjectMissingError, SchemaError
+from storage.errors import NewerSchemaError, ObjectMissingError, SchemaError
 from storage.flat import flat_groups
 from storage.folder import FolderStore
 from storage.manifest import Run
@@ -285,3 +286,13 @@ def test_other_readers_see_the_same_bytes(tmp_path):
 def test_verify_hashes_activations_too(tmp_path):
     run = written(tmp_path)
     assert run.verify().is_whole
+
+
+def test_rows_of_a_newer_version_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    with written(tmp_path) as run:
+        older = schema.TABLES["activations"].with_metadata(
+            {"schema": "activations", "schema_version": "0"}
+        )
+        monkeypatch.setitem(schema.TABLES, "activations", older)
+        with pytest.raises(NewerSchemaError, match="activations at version 1"):
+            ActivationReader(run)

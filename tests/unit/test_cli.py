@@ -9,6 +9,7 @@ from jobs import cli, doctor, submit
 from jobs.cli import main
 from storage.manifest import Run
 from storage.schema import from_rows
+from tests.faults.worker import write_task
 
 
 def test_help_names_every_job_and_command(capsys):
@@ -89,6 +90,30 @@ def test_verify_finds_a_flipped_bit(tmp_path, capsys):
 
     assert main(["verify", str(tmp_path)]) == 1
     assert path.name in capsys.readouterr().out
+
+
+def test_gc_deletes_what_no_commit_names_and_nothing_else(tmp_path, capsys):
+    with Run.open(tmp_path / "run") as run:
+        write_task(run, "t1", salt=0)
+    (named,) = (tmp_path / "run/data").rglob("*.parquet")
+    orphan = named.with_name("t1-000000000000.parquet")
+    orphan.write_bytes(named.read_bytes())
+    assert main(["gc", str(tmp_path / "run")]) == 0
+    assert "1 files that no commit names were deleted" in capsys.readouterr().out
+    assert named.exists()
+    assert not orphan.exists()
+    assert main(["gc", str(tmp_path / "nowhere")]) == 2
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_failure_of_storage_is_one_sentence_and_no_traceback(tmp_path, capsys):
+    with Run.open(tmp_path / "run") as run:
+        write_task(run, "t1", salt=0)
+    (tmp_path / "run/_meta/commits/t1.json").write_text("{")
+    assert main(["gc", str(tmp_path / "run")]) == 1
+    out = "".join(capsys.readouterr())
+    assert out.startswith("failed: _meta/commits/t1.json is not what was committed")
+    assert out.count("\n") == 1
 
 
 def test_sync_without_a_bucket_is_refused(tmp_path, capsys):

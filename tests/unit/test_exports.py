@@ -9,6 +9,7 @@ import json
 import gguf
 import numpy as np
 import pytest
+import torch
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,6 @@ from safetensors import safe_open
 
 from conf.errors import UserError
 from storage import exports
-from storage.errors import CorruptFileError
 from storage.vectors import TraitVector, digest_of
 
 WIDTH = 32
@@ -117,6 +117,46 @@ def test_vllm_lens_lists_of_others_are_read_compressed_or_not_with_their_scale(t
         assert found[9].tolist() == [6.0, 8.0, 10.0]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_vllm_lens_tensors_of_each_dtype_are_read_as_the_tool_writes_them(tmp_path, dtype):
+    """Its encoder: bfloat16 as int16 bit patterns with ``original_dtype``, others as they are."""
+    rows = torch.tensor([[1.5, -2.0, 0.15625], [3.0e4, 0.0, -7.0]]).to(dtype)
+    array = (rows.view(torch.int16) if dtype == torch.bfloat16 else rows).numpy()
+    packed = {
+        "data": base64.b64encode(zstandard.ZstdCompressor().compress(array.tobytes())).decode(),
+        "dtype": str(array.dtype),
+        "original_dtype": str(dtype),
+        "shape": list(array.shape),
+        "compression": "zstd",
+    }
+    one = {"activations": packed, "layer_indices": [4, 8], "position_indices": None}
+    for listed in (one, [one]):
+        (tmp_path / "v.json").write_text(json.dumps(listed))
+        found = exports.read_vllm_lens(tmp_path / "v.json")
+        assert found[4].dtype == np.float32
+        assert np.stack([found[4], found[8]]).tolist() == rows.float().tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes"), [([1, 2, 3], {}), ([2, 3], {"norm_match": True})], ids=["3D", "norm"]
+)
+def test_a_vector_that_is_no_plain_direction_is_refused(tmp_path, shape, changes):
+    body = np.zeros(shape, "<f4").tobytes()
+    packed = {"data": base64.b64encode(body).decode(), "dtype": "float32", "shape": shape}
+    one = {"activations": packed, "layer_indices": list(range(shape[0])), **changes}
+    (tmp_path / "v.json").write_text(json.dumps([one]))
+    with pytest.raises(UserError, match="depends on position or norm"):
+        exports.read_vllm_lens(tmp_path / "v.json")
+
+
+def test_two_vectors_of_one_layer_are_not_merged(tmp_path):
+    exports.write_vllm_lens({3: vector(3).direction}, tmp_path / "v.json")
+    twice = json.loads((tmp_path / "v.json").read_text()) * 2
+    (tmp_path / "v.json").write_text(json.dumps(twice))
+    with pytest.raises(UserError, match="two vectors of layer 3"):
+        exports.read_vllm_lens(tmp_path / "v.json")
+
+
 def test_safetensors_carry_identity_and_digest(tmp_path):
     exports.write_safetensors([vector(1), vector(2, auroc=None)], tmp_path / "v.safetensors")
     with safe_open(tmp_path / "v.safetensors", "np") as file:
@@ -136,7 +176,7 @@ def test_other_gguf_files_are_no_control_vectors(tmp_path, names):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(CorruptFileError, match="not a control vector"):
+    with pytest.raises(UserError, match="not a control vector"):
         exports.read_gguf(tmp_path / "m.gguf")
 
 

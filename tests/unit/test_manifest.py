@@ -13,7 +13,7 @@ import pytest
 
 from storage import schema
 from storage.errors import CorruptFileError, MissingFileError, SchemaError, UnsafeNameError
-from storage.manifest import Run, verify
+from storage.manifest import Run
 
 PROVENANCE = {"model_digest": "d1", "seed": 0}
 
@@ -155,7 +155,7 @@ def test_a_flipped_bit_is_an_error_in_read_and_verify(tmp_path):
         path.write_bytes(bytes(body))
         with pytest.raises(CorruptFileError):
             run.read("vetting")
-        (problem,) = verify(run).problems
+        (problem,) = run.verify().problems
         assert problem.key == file.key
         assert "sha256" in problem.what
 
@@ -207,6 +207,17 @@ def test_gc_deletes_litter_and_keeps_commits(tmp_path):
         assert run.gc() == [litter.relative_to(tmp_path).as_posix()]
         assert not litter.exists()
         assert run.verify().is_whole
+
+
+def test_a_manifest_is_written_over_a_folder_without_litter(tmp_path):
+    """What a dead writer had named but not committed goes with the next run that ends well."""
+    with Run.open(tmp_path) as run:
+        commit(run)
+        (named,) = (tmp_path / "data").rglob("*.parquet")
+        orphan = named.with_name(named.name.replace("-", "-0", 1))
+        orphan.write_bytes(named.read_bytes())
+        run.write_manifest()
+    assert list((tmp_path / "data").rglob("*.parquet")) == [named]
 
 
 def test_gc_keeps_young_files_of_other_live_writers(tmp_path):

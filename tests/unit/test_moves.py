@@ -8,9 +8,10 @@ from conf.errors import UserError
 from conf.schema import StorageConfig
 from jobs import moves, stores
 from jobs.report.console import Console
-from storage.errors import CorruptFileError, PreflightError
+from storage.errors import CorruptFileError, PreflightError, TransientStoreError, UnsafeNameError
 from storage.folder import FolderStore
 from storage.manifest import Run
+from storage.store import ObjectInfo
 from tests.faults.worker import write_task
 
 CONFIG = StorageConfig(name="test", kind="s3")
@@ -106,3 +107,68 @@ def test_without_a_bucket_there_is_nowhere_to_go(tmp_path):
         moves.move(tmp_path, config, Console(), is_down=False)
     with pytest.raises(UserError, match="add storage=r2"):
         moves.verify_bucket(config, Console())
+
+
+def test_the_papers_of_a_run_come_with_its_results(tmp_path, store):
+    here = run_with(tmp_path / "here", "t1", "t4")
+    with Run.open(here) as run:
+        run.write_readme()
+    (here / "report.html").write_text("<p>report</p>")
+    (here / "_meta/points/0").mkdir(parents=True)
+    (here / "_meta/points/0/config.yaml").write_text("trait: anxiety")
+    moves.move(here, CONFIG, Console(), is_down=False)
+    there = tmp_path / "there"
+    moves.move(there, CONFIG, Console(), is_down=True)
+    for name in ("README.md", "report.html", "_meta/points/0/config.yaml"):
+        assert (there / name).read_bytes() == (here / name).read_bytes()
+
+
+def test_papers_from_a_bucket_cannot_leave_the_folder(tmp_path, store):
+    moves.move(run_with(tmp_path / "here", "t1"), CONFIG, Console(), is_down=False)
+    evil = ObjectInfo("_meta/points/../../../escaped", 3, None)
+    plain = store.list
+    store.list = lambda prefix: [*plain(prefix), *([evil] if "points" in prefix else [])]
+    with pytest.raises(UnsafeNameError):
+        moves.move(tmp_path / "there", CONFIG, Console(), is_down=True)
+    assert not (tmp_path.parent / "escaped").exists()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda folder: moves.move(folder, CONFIG, Console(), is_down=True),
+        lambda _: moves.verify_bucket(CONFIG, Console()),
+        lambda _: moves.collect_in_bucket(CONFIG, Console()),
+    ],
+    ids=["sync", "verify", "gc"],
+)
+def test_a_place_without_a_run_is_refused_and_makes_no_folder(tmp_path, store, ask):
+    with pytest.raises(UserError, match=r"holds no committed task: check storage\.prefix"):
+        ask(tmp_path / "there")
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_bucket_that_does_not_answer_is_refused_in_seconds(tmp_path, store, monkeypatch):
+    def silent(_):
+        raise TransientStoreError("list", "_meta/manifests/", "no route")
+
+    asked: list[float | None] = []
+
+    def make(_, *, patience_s=None):
+        asked.append(patience_s)
+        return store
+
+    monkeypatch.setattr(moves, "object_store", make)
+    monkeypatch.setattr(store, "list", silent)
+    with pytest.raises(UserError, match=r"does not answer: .*no route"):
+        moves.verify_bucket(CONFIG, Console())
+    assert asked == [stores.PREFLIGHT_S]
+
+
+def test_gc_of_a_bucket_deletes_what_no_commit_names(tmp_path, store, capsys):
+    moves.move(run_with(tmp_path / "here", "t1"), CONFIG, Console(), is_down=False)
+    store.put("data/vetting/toy/t1-000000000000.parquet", b"of an attempt that did not count")
+    assert moves.collect_in_bucket(CONFIG, Console()) == 0
+    assert "1 objects that no commit names" in capsys.readouterr().out
+    assert moves.verify_bucket(CONFIG, Console()) == 0
+    assert "0 files of litter" in capsys.readouterr().out

@@ -331,3 +331,22 @@ def test_a_passed_deadline_of_one_file_does_not_hurry_the_next(s3, tmp_path):
     digest = hashlib.sha256(b"hello").hexdigest()
     assert s3.put_file("data/f", path, digest)
     assert s3._deadline == float("inf")
+
+
+@pytest.mark.parametrize("missing", ["R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"])
+def test_without_credentials_no_others_on_the_machine_are_used(endpoint, monkeypatch, missing):
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "else")
+    monkeypatch.delenv(missing)
+    with pytest.raises(errors.StoreConfigError, match=f"needs {missing} in the environment"):
+        store_at(endpoint)
+
+
+def test_temporary_credentials_bring_their_session_token(endpoint, monkeypatch):
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    assert store_at(endpoint)._client._request_signer._credentials.token is None
+    monkeypatch.setenv("R2_SESSION_TOKEN", "short-lived")
+    assert store_at(endpoint)._client._request_signer._credentials.token == "short-lived"

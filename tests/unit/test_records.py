@@ -148,3 +148,13 @@ def test_a_manifest_without_a_list_of_commits_is_corrupt(commits: object) -> Non
 def test_a_record_is_no_manifest() -> None:
     with pytest.raises(CorruptFileError, match=r"it is no traitmill\.manifest"):
         Manifest.from_bytes(commit().to_bytes(), where="x")
+
+
+@pytest.mark.parametrize("version", [None, "1", 1.5])
+def test_a_record_without_a_whole_version_is_corrupt_and_not_a_crash(version):
+    body = {"format": "traitmill.commit", "version": version}
+    with pytest.raises(CorruptFileError, match="its version is"):
+        Commit.from_bytes(json.dumps(body).encode(), where="x")
+    del body["version"]
+    with pytest.raises(CorruptFileError, match="its version is None"):
+        Commit.from_bytes(json.dumps(body).encode(), where="x")

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 
 from conf.errors import UserError
-from storage import schema
+from storage import columns, schema
 from storage.errors import NewerSchemaError, SchemaError
+from storage.manifest import Run
 
 VETTED = {
     "trait": "anxiety",
@@ -22,6 +23,25 @@ VETTED = {
     "judge": "lexicon",
     "judge_version": "1",
 }
+
+
+def test_every_table_that_a_run_can_fill_is_declared():
+    assert sorted(schema.TABLES) == [
+        "activations",
+        "attempts",
+        "calibration",
+        "evaluation",
+        "judgements",
+        "model_differences",
+        "pooled",
+        "projections",
+        "responses",
+        "runs",
+        "steering",
+        "steering_summary",
+        "vectors",
+        "vetting",
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(schema.TABLES))
@@ -131,6 +151,50 @@ def test_an_older_table_without_a_migration_is_refused():
     old = pa.table({"marks": [1.0]}).replace_schema_metadata({"schema": "vetting"})
     with pytest.raises(SchemaError, match="no migration from version 0"):
         schema.migrate("vetting", old)
+
+
+def test_a_run_of_an_older_version_is_read_and_continued_by_a_newer_one(tmp_path, monkeypatch):
+    """Version 1 is on the disk; then version 2 renames a column and adds one."""
+    with Run.open(tmp_path / "run") as run:
+        for task, scenario in (("t1", 3), ("t2", 4)):
+            rows = schema.from_rows("vetting", [{**VETTED, "scenario": scenario}])
+            run.commit(task, {"vetting": rows}, model="toy", provenance={})
+    first = schema.TABLES["vetting"]
+    place = first.get_field_index("judge")
+    certainty = columns.column("certainty", columns.FLOAT64, "of the judge", null_when="not asked")
+    second = (
+        first.set(place, columns.column("judged_by", columns.STRING, "which judge scored"))
+        .append(certainty)
+        .with_metadata({"schema": "vetting", "schema_version": "2"})
+    )
+
+    def forward(table: pa.Table) -> pa.Table:
+        names = ["judged_by" if name == "judge" else name for name in table.column_names]
+        nothing = pa.nulls(table.num_rows, pa.float64())
+        return table.rename_columns(names).append_column(certainty, nothing)
+
+    monkeypatch.setitem(schema.TABLES, "vetting", second)
+    monkeypatch.setitem(schema.MIGRATIONS, ("vetting", 1), forward)
+    newer = {k: v for k, v in VETTED.items() if k != "judge"}
+    newer |= {"judged_by": "endpoint", "certainty": 0.5, "scenario": 5}
+    with Run.open(tmp_path / "run") as run:
+        assert run.verify().is_whole
+        rows = schema.from_rows("vetting", [newer])
+        run.commit("t3", {"vetting": rows}, model="toy", provenance={})
+        got = run.read("vetting", ["scenario", "judged_by", "certainty"])
+        assert got.to_pylist() == [
+            {"scenario": 3, "judged_by": "lexicon", "certainty": None},
+            {"scenario": 4, "judged_by": "lexicon", "certainty": None},
+            {"scenario": 5, "judged_by": "endpoint", "certainty": 0.5},
+        ]
+        picked = run.read("vetting", ["scenario"], filters=[("judged_by", "==", "lexicon")])
+        assert picked["scenario"].to_pylist() == [3, 4]
+
+    monkeypatch.setitem(schema.TABLES, "vetting", first)
+    with Run.open(tmp_path / "run") as run:
+        with pytest.raises(NewerSchemaError, match="version 2"):
+            run.read("vetting")
+        assert "version 2" in run.verify().summary()
 
 
 @pytest.mark.parametrize(("dtype", "width"), [("bfloat16", 14_336), ("float32", 28_672)])

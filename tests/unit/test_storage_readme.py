@@ -9,9 +9,13 @@ import pyarrow.fs
 import pytest
 
 from storage.manifest import Run
+from storage.schema import from_rows
 from storage.upload import sync
+from storage.vectors import to_table
 from tests.faults.worker import write_task
 from tests.s3_server import CREDENTIALS, moto_endpoint, store_at
+from tests.unit.test_ranges import pooled_rows
+from tests.unit.test_vectors import row, score
 
 TEXT = (Path(__file__).parents[2] / "storage/README.md").read_text()
 SNIPPETS = re.findall(r"^```python( bucket)?\n(.*?)^```", TEXT, re.M | re.S)
@@ -24,6 +28,12 @@ def run_folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("readme") / "run"
     with Run.open(root) as run:
         write_task(run, "t4", 0)
+        tables = {
+            "pooled": from_rows("pooled", pooled_rows()[:122]),
+            "vectors": to_table([row(0), row(1)]),
+            "evaluation": from_rows("evaluation", [score(0, 0.9), score(1, 0.8)]),
+        }
+        run.commit("t5", tables, model="toy", provenance={})
         run.write_manifest()
         run.write_readme()
     return root
@@ -41,7 +51,12 @@ def test_a_local_snippet_runs(code, run_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
     exec(compile(code, "README", "exec"), {"RUN": str(run_folder)})
-    assert capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed
+    if "find(run" in code:
+        assert [line.split()[1] for line in printed.splitlines()] == ["0.9", "0.8"]
+    if '"pooled"' in code:
+        assert printed == "2\n"
 
 
 @pytest.fixture(scope="module")

@@ -185,5 +185,5 @@ def test_another_gguf_file_is_no_control_vector(tmp_path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(CorruptFileError, match="not a control vector"):
+    with pytest.raises(UserError, match="not a control vector"):
         exports.read_gguf(tmp_path / "m.gguf")
