@@ -37,6 +37,7 @@ UNREADABLE = (
     OSError,
     ValueError,
     LookupError,
+    AssertionError,
     TypeError,
     AttributeError,
     EOFError,

@@ -103,7 +103,7 @@ def write_table(table: pa.Table, wip: Path, *, provenance: Provenance) -> Writte
 
 def _is_vector(type_: pa.DataType) -> bool:
     """True for lists of floats: hardly a value comes twice, so a dictionary only adds to them."""
-    return pa.types.is_list(type_) and pa.types.is_floating(type_.value_type)
+    return bool(pa.types.is_list(type_) and pa.types.is_floating(type_.value_type))
 
 
 def _groups(table: pa.Table, row_bytes: int) -> Iterator[pa.Table]:
