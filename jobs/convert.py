@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ UNREADABLE = (
     EOFError,
     RuntimeError,
     pickle.UnpicklingError,
+    struct.error,
     pa.ArrowException,
 )
 """What readers raise on a file that is missing, damaged or of another kind."""
