@@ -172,6 +172,12 @@ def check_model(spec: EngineSpec) -> ModelFacts:
             f"sequence (rope_type {rotary!r}), which packed batches cannot; use a checkpoint with "
             "default, linear, yarn or llama3 scaling."
         )
+    activation = facts.config.get("hidden_act") or "silu"
+    if activation != "silu":
+        raise UserError(
+            f"model.path={spec.model_path!r} has hidden_act={activation!r}, but experts and fused "
+            "steps compute 'silu' only; use a checkpoint of the family as published."
+        )
     quant = facts.config.get("quantization_config")
     if quant and spec.weights == "checkpoint":
         kind = quant.get("quant_method", "unknown") if isinstance(quant, dict) else "unknown"

@@ -167,6 +167,15 @@ def test_rotary_scaling_that_depends_on_the_batch_is_refused(tmp_path, key):
         assert check_model(tiny.spec(folder)).num_layers == 3
 
 
+@pytest.mark.parametrize("weights", ["checkpoint", "random"])
+def test_another_activation_than_the_family_was_published_with_is_refused(tmp_path, weights):
+    folder = _folder(tmp_path, _config("qwen3_moe", hidden_act="gelu"))
+    spec = tiny.spec(folder, weights=weights)
+    _refused(lambda: check_model(spec), "hidden_act='gelu'", "compute 'silu' only")
+    folder = _folder(tmp_path, {k: v for k, v in _config("llama").items() if k != "hidden_act"})
+    assert check_model(tiny.spec(folder)).num_layers == 3
+
+
 def test_a_digest_changes_with_config_weights_and_seed_and_with_nothing_else(tmp_path):
     folder = _folder(tmp_path, _config("llama"))
     weights = tmp_path / "model.safetensors"
