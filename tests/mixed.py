@@ -3,20 +3,81 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from actors.engine.scheduler import Scheduler
-from actors.request import Capture, Reply, Request, Steering
+from actors.engine.steer import OPERATORS
+from actors.request import STEERING_SITES, Capture, Reply, Request, Steering
 from tests import tiny
 from tests.tiny import ask
 
+SAMPLINGS: tuple[dict[str, Any], ...] = (
+    {},
+    {"temperature": 1.0, "seed": 2},
+    {"repetition_penalty": 1.3},
+    {},
+    {"temperature": 0.9, "top_k": 20, "top_p": 0.9, "min_p": 0.01},
+    {"temperature": 1.2, "repetition_penalty": 0.8, "top_p": 0.8},
+)
+POSITIONS = ("all", "prompt", "response", "from:3", "from:-1", "from:-2", "at:0,2,6,9")
+
+
+def unit_vectors(width: int, count: int = 8) -> dict[str, np.ndarray]:
+    """Eight unit vectors."""
+    rng = np.random.default_rng(17)
+    rows = rng.normal(size=(count, width)).astype("f4")
+    return {f"v{i}": row / np.linalg.norm(row) for i, row in enumerate(rows)}
+
+
+def _coefficient(operator: str, draw: random.Random) -> float:
+    return {
+        "add": draw.choice([-3.0, 2.0, 6.0]),
+        "add_norm_matched": draw.choice([-0.5, 0.3, 1.1]),
+        "ablate": draw.choice([1.0, 0.5, -1.0]),
+        "floor": draw.choice([-0.5, 0.0, 2.0]),
+        "ceiling": draw.choice([-2.0, 0.0, 0.5]),
+    }[operator]
+
+
+def different_requests(count: int) -> list[Request]:
+    """Requests of all operators, sites and positions; every second one is read."""
+    draw = random.Random(23)
+    requests = []
+    for i, prompt in enumerate(tiny.prompts(count, 30, seed=19, shortest=3)):
+        entries = []
+        for _ in range(draw.choice([1, 1, 2, 4])):
+            operator = OPERATORS[(i + len(entries)) % 5]
+            entries.append(
+                Steering(
+                    layer=draw.randrange(3),
+                    site=draw.choice(STEERING_SITES),
+                    vector=f"v{draw.randrange(8)}",
+                    operator=operator,
+                    coefficient=_coefficient(operator, draw),
+                    positions=draw.choice(POSITIONS),
+                )
+            )
+        read = Capture(layers=(0, 1, 2), sites=("resid_post", "attn_out"), tokens="all")
+        options = {"capture": (read,)} if i % 2 else {}
+        requests.append(ask(i, prompt, 9, ignore_eos=True, steering=tuple(entries), **options))
+    return requests
+
+
+def spell(ids: Iterable[int]) -> str:
+    """Every token as its number, so that a stop string may cross tokens."""
+    return " ".join(f"<{i}>" for i in ids)
+
 
 def requests(width: int) -> tuple[list[Request], dict[str, np.ndarray]]:
-    """28 requests with steering and captures of several kinds, some of the same prompt."""
+    """28 requests with steering, captures, draws and ends of several kinds, some of one prompt.
+
+    An engine for them decodes with ``spell``.
+    """
     draw = random.Random(5)
     prompts = tiny.prompts(20, 48, seed=6) + [tuple(range(20, 52))] * 8
     vectors = {f"v{i}": np.random.default_rng(i).normal(size=width).astype("f4") for i in range(8)}
@@ -43,7 +104,8 @@ def requests(width: int) -> tuple[list[Request], dict[str, np.ndarray]]:
                 draw.choice([1, 7, 26]),
                 steering=(steer,) if steer else (),
                 capture=(read,) if read else (),
-                temperature=draw.choice([0.0, 0.0, 1.0]),
+                **SAMPLINGS[i % len(SAMPLINGS)],
+                stop_strings=("7> <", "never") if i % 3 == 1 else (),
                 num_top_logprobs=draw.choice([0, 3]),
             )
         )

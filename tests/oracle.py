@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.request import Request, Steering
+from actors.request import Request, Result, Steering
 
 Change = Any
 """Callable[[str, int, Tensor], None]: may edit ``[N, D]`` rows of (site, layer) in place."""
@@ -161,3 +161,21 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     """Of the flattened arrays."""
     a, b = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def worst_site(
+    result: Result, seen: dict[tuple[str, int], np.ndarray]
+) -> tuple[float, str, int, int]:
+    """(largest relative error, its site and layer, places compared) of a result's kept rows.
+
+    The order of a row's chosen experts has no meaning.
+    """
+    errors = []
+    for reading in result.captures:
+        for site, block in reading.values.items():
+            for got, layer in zip(block, reading.layers, strict=True):
+                want = seen[site, layer][reading.positions]
+                if site.startswith("router_"):
+                    got, want = np.sort(got, axis=1), np.sort(want, axis=1)
+                errors.append((relative_error(got, want), site, layer))
+    return (*max(errors), len(errors))

@@ -121,16 +121,21 @@ def save(name: str, folder: Path) -> Path:
     """Save a tiny model under ``folder/name`` (once) and return its path."""
     path = folder / name
     if not path.exists():
-        torch.manual_seed(7)
-        model = AutoModelForCausalLM.from_config(configs()[name], dtype=torch.float32)
-        with torch.no_grad():
-            for key, tensor in [*model.named_parameters(), *model.named_buffers()]:
-                if key.endswith("norm.weight"):
-                    tensor.copy_(1 + 0.2 * torch.randn_like(tensor))
-                if key.endswith("bias"):
-                    tensor.copy_(0.1 * torch.randn_like(tensor))
-        model.save_pretrained(path)
+        save_config(configs()[name], path)
     return path
+
+
+def save_config(config: Any, path: Path) -> None:
+    """Save the seeded random model of a config."""
+    torch.manual_seed(7)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for key, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if key.endswith("norm.weight"):
+                tensor.copy_(1 + 0.2 * torch.randn_like(tensor))
+            if key.endswith("bias"):
+                tensor.copy_(0.1 * torch.randn_like(tensor))
+    model.save_pretrained(path)
 
 
 @functools.cache
@@ -172,10 +177,10 @@ def stock_of(name: str) -> Any:
     return stock(model_path(name))
 
 
-def stock(path: Path) -> Any:
+def stock(path: Path, config: Any = None) -> Any:
     """The same checkpoint as plain transformers runs it."""
     return AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch.float32, attn_implementation="eager"
+        path, config=config, dtype=torch.float32, attn_implementation="eager"
     ).eval()
 
 

@@ -188,9 +188,8 @@ class Capturer:
                 bank = self._bank.vectors_VD[[self._bank.slot_of[k] for k in key[3]]]
                 rows = rows.float() @ bank.T
             elif reduction == "moments":
-                bad = self._moments.add(key[4], layer, site, rows)
-                for owner in step.owner[bad].tolist():
-                    step.readings[owner][0].num_non_finite += 1
+                finite = self._moments.add(key[4], layer, site, rows)
+                step.good = finite if step.good is None else step.good & finite
                 continue
             elif pools:
                 squares = reduction == "sum"
@@ -203,7 +202,7 @@ class Capturer:
             if step is None:
                 continue
             held = self._held(key)
-            if step.good is not None and self.share is not None:
+            if step.good is not None and (self.share is not None or key[2] == "moments"):
                 landing = land(step.good)
                 for reading, first, last in step.readings:
                     reading.checks.append((landing, first, last))

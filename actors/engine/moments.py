@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from actors.request import ClassMoments, Site
@@ -16,7 +17,8 @@ from actors.request import ClassMoments, Site
 
 @dataclass(slots=True)
 class _Running:
-    count: int
+    count: Tensor
+    """int64, on the device: adding waits for nothing."""
     mean: Tensor
     m2: Tensor
 
@@ -31,16 +33,16 @@ class MomentStore:
         """Merge rows into a class.
 
         Returns:
-            Indices of the rows that are not finite; they were left out.
+            bool ``[N]``: rows that are finite; the others were left out.
         """
         rows = rows_ND.double()
         finite = rows.isfinite().all(dim=-1)
-        good = rows[finite]
-        if len(good):
-            mean = good.mean(dim=0)
-            m2 = ((good - mean) ** 2).sum(dim=0)
-            self._merge((key, layer, site), _Running(len(good), mean, m2))
-        return (~finite).nonzero()[:, 0]
+        kept = finite[:, None]
+        count = finite.sum()
+        mean = torch.where(kept, rows, 0.0).sum(dim=0) / count.clamp_min(1)
+        m2 = torch.where(kept, (rows - mean) ** 2, 0.0).sum(dim=0)
+        self._merge((key, layer, site), _Running(count, mean, m2))
+        return finite
 
     def _merge(self, place: tuple[str, int, str], new: _Running) -> None:
         old = self._running.get(place)
@@ -48,21 +50,23 @@ class MomentStore:
             self._running[place] = new
             return
         total = old.count + new.count
+        share = new.count / total.clamp_min(1).double()
         delta = new.mean - old.mean
-        old.m2 += new.m2 + delta**2 * (old.count * new.count / total)
-        old.mean += delta * (new.count / total)
+        old.m2 += new.m2 + delta**2 * (old.count * share)
+        old.mean += delta * share
         old.count = total
 
     def export(self) -> tuple[ClassMoments, ...]:
-        """All classes, by key, layer and site."""
+        """All classes that have a row, by key, layer and site."""
         return tuple(
             ClassMoments(
                 key=key,
                 layer=layer,
                 site=cast(Site, site),
-                count=r.count,
+                count=int(r.count),
                 mean=r.mean.cpu().numpy(),
                 m2=r.m2.cpu().numpy(),
             )
             for (key, layer, site), r in sorted(self._running.items())
+            if int(r.count)
         )

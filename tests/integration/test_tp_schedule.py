@@ -28,7 +28,11 @@ DIFFERENCES = ("prompt", "steering", "order", "chunks", "pages", "token", "nothi
 
 def _engine(path: Path, rank: int, **options: Any) -> Engine:
     return Engine.load(
-        tiny.spec(path, **options), rank=rank, world_size=GROUP, process_group=dist.group.WORLD
+        tiny.spec(path, **options),
+        rank=rank,
+        world_size=GROUP,
+        process_group=dist.group.WORLD,
+        decode=mixed.spell,
     )
 
 
@@ -113,7 +117,7 @@ def _group() -> list[dict[str, Any]]:
 
 @functools.cache
 def _alone(name: str) -> Any:
-    engine = tiny.engine(tiny.model_path(name), max_batch_tokens=512)
+    engine = tiny.engine(tiny.model_path(name), max_batch_tokens=512, decode=mixed.spell)
     return tiny.run(engine, *mixed.requests(engine.info.hidden_size))
 
 

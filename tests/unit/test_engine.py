@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from actors.engine.engine import RanksDisagree
 from actors.request import STEERING_SITES, Bundle, Capture, Steering
@@ -54,20 +54,12 @@ def test_every_site_of_every_layer_equals_stock_hooks_at_every_token(name):
         _, want = oracle.forward(tiny.stock_of(name), ids)
         for reading in result.captures:
             assert reading.positions.tolist() == list(range(len(ids)))  # the last token too
-            for site, block in reading.values.items():
-                for number, layer in enumerate(reading.layers):
-                    assert _site_error(site, block[number], want, layer) <= 1e-4, (site, layer)
-                seen.add(site)
+            seen |= reading.values.keys()
+        error, site, layer, _ = oracle.worst_site(result, want)
+        assert error <= 1e-4, (site, layer)
     assert set(STEERING_SITES) <= seen
     assert ("router_experts" in seen) == (name in tiny.ROUTED)
     assert ("mla_latent" in seen) == (name in tiny.LATENT)
-
-
-def _site_error(site: str, got: np.ndarray, want: dict, layer: int) -> float:
-    """Relative error; the order of a row's chosen experts has no meaning."""
-    if not site.startswith("router_"):
-        return oracle.relative_error(got, want[site, layer])
-    return oracle.relative_error(np.sort(got, axis=1), np.sort(want[site, layer], axis=1))
 
 
 def test_expert_weights_stay_beside_their_experts():
@@ -84,19 +76,21 @@ def test_expert_weights_stay_beside_their_experts():
     assert oracle.relative_error(dense_got, dense_want) <= 1e-4
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3", "mistral"])
+@pytest.mark.parametrize("name", ["deepseek_v3", "qwen3_moe", "mistral"])
 def test_preemption_chunks_order_and_batch_size_change_nothing(name, preempted):
     path = tiny.model_path(name)
+    engine = functools.partial(tiny.engine, path, decode=mixed.spell)
     requests, vectors = mixed.requests(tiny.stock_of(name).config.hidden_size)
-    want = tiny.run(tiny.engine(path, max_batch_tokens=512), requests, vectors)
-    small = tiny.engine(path, kv_cache_bytes=mixed.bytes_for_pages(path, 22), max_batch_tokens=64)
+    want = tiny.run(engine(max_batch_tokens=512), requests, vectors)
+    small = engine(kv_cache_bytes=mixed.bytes_for_pages(path, 22), max_batch_tokens=64)
+    assert {r.finish_reason for r in want.results} >= {"stop", "length"}
     mixed.assert_same_answers(tiny.run(small, requests, vectors), want)
     assert len(preempted) >= 3
-    chunked = tiny.engine(path, max_batch_tokens=7)
+    chunked = engine(max_batch_tokens=7)
     mixed.assert_same_answers(tiny.run(chunked, requests, vectors), want)
     shuffled = random.Random(1).sample(requests, len(requests))
-    mixed.assert_same_answers(tiny.run(tiny.engine(path), shuffled, vectors), want)
-    alone = tiny.engine(path, max_batch_requests=1)
+    mixed.assert_same_answers(tiny.run(engine(), shuffled, vectors), want)
+    alone = engine(max_batch_requests=1)
     mixed.assert_same_answers(tiny.run(alone, requests, vectors), want)
 
 
@@ -325,103 +319,6 @@ def test_an_empty_bundle_and_a_bundle_of_refused_requests_have_replies():
     assert reply.results[0].finish_reason == "error"
     assert reply.num_steps == 0
     assert set(engine.check(Bundle(id="b", requests=(ask("bad", (), 5),)))) == {"bad"}
-
-
-class _Waits(TorchDispatchMode):
-    """Names of what would wait for a device: values read on the host, shapes made by values."""
-
-    OPERATORS = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2")
-    METHODS = ("tolist", "numpy", "cpu")  # on the CPU no operator shows these
-
-    def __init__(self):
-        super().__init__()
-        self.found: list[str] = []
-        self.num_calls = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.num_calls += 1
-        name = func.overloadpacket.__name__
-        indices = args[1] if name in ("index", "index_put", "index_put_") else ()
-        by_mask = any(i is not None and i.dtype == torch.bool for i in indices)
-        if name in self.OPERATORS or by_mask:
-            self.found.append(str(func))
-        return func(*args, **(kwargs or {}))
-
-    def __enter__(self):
-        self._plain = {name: getattr(torch.Tensor, name) for name in self.METHODS}
-        for name, method in self._plain.items():
-            setattr(torch.Tensor, name, self._noting(name, method))
-        return super().__enter__()
-
-    def __exit__(self, *error):
-        for name, method in self._plain.items():
-            setattr(torch.Tensor, name, method)
-        return super().__exit__(*error)
-
-    def _noting(self, name, method):
-        def call(tensor, *args, **kwargs):
-            self.found.append(name)
-            return method(tensor, *args, **kwargs)
-
-        return call
-
-
-@pytest.mark.parametrize(
-    "wait",
-    [
-        lambda x: x.sum().item(),
-        lambda x: bool(x[0] > 0),
-        lambda x: int(x.argmax()),
-        lambda x: x.tolist(),
-        lambda x: x.cpu(),
-        lambda x: x.numpy(),
-        lambda x: x.nonzero(),
-        lambda x: x[x > 0],
-        lambda x: x.masked_select(x > 0),
-        lambda x: torch.equal(x, x),
-        lambda x: x.unique(),
-    ],
-)
-def test_the_watch_sees_every_way_to_wait(wait):
-    value = torch.arange(4.0)
-    with _Waits() as watch:
-        torch.where(value > 2, value, value[torch.tensor([0, 0, 1, 1])]).clamp_min(1).sum()
-    assert watch.num_calls >= 4
-    assert watch.found == []
-    with watch:
-        wait(value)
-    assert len(watch.found) >= 1
-
-
-@pytest.mark.parametrize("name", tiny.FAMILIES)
-def test_a_greedy_decode_step_never_waits_for_the_device(name):
-    """Steered and captured too: nothing between the ids and the chosen token reads a value."""
-    engine = tiny.engine(tiny.model_path(name))
-    width = engine.info.hidden_size
-    modes, forward, choose = [], engine.forward.run, engine._sample
-
-    def watched(function):
-        def call(batch, *args):
-            if batch.num_decode < batch.num_rows:
-                return function(batch, *args)
-            modes.append(_Waits())
-            with modes[-1]:
-                return function(batch, *args)
-
-        return call
-
-    engine.rows_forward.run, engine._sample = watched(forward), watched(choose)
-    steering = Steering(layer=1, vector="v", coefficient=0.3, operator="ablate")
-    read = Capture(layers=(0, 1, 2), reduction="mean")
-    requests = [
-        ask(i, p, 6, ignore_eos=True, steering=(steering,), capture=(read,))
-        for i, p in enumerate(tiny.prompts(4, 20))
-    ]
-    tiny.run(engine, requests, {"v": np.ones(width, dtype=np.float32)})
-    calls = [mode.num_calls for mode in modes]
-    assert sum(n > 50 for n in calls) >= 5  # forwards
-    assert sum(3 < n <= 50 for n in calls) >= 5  # choices
-    assert [name for mode in modes for name in mode.found] == []
 
 
 def test_model_info_states_the_checkpoint():

@@ -16,8 +16,8 @@ def test_any_cut_into_pieces_gives_numpys_mean_and_variance(sizes, seed):
     rows = (rng.normal(size=(sum(sizes), 3)) * 3 + 1000).astype("f4")  # far from zero
     store, first = MomentStore(), 0
     for size in sizes:
-        bad = store.add("k", 1, "resid_post", torch.from_numpy(rows[first : first + size]))
-        assert len(bad) == 0
+        finite = store.add("k", 1, "resid_post", torch.from_numpy(rows[first : first + size]))
+        assert finite.tolist() == [True] * size
         first += size
     found = store.export()
     if not sum(sizes):
@@ -45,8 +45,10 @@ def test_rows_that_are_not_finite_are_left_out_and_named():
     rows = torch.ones(5, 2)
     rows[1, 0], rows[3, 1] = float("nan"), float("-inf")
     store = MomentStore()
-    assert store.add("k", 0, "resid_post", rows).tolist() == [1, 3]
-    assert store.add("k", 0, "resid_post", rows[1:2]).tolist() == [0]
+    assert store.add("k", 0, "resid_post", rows[1:2]).tolist() == [False]
+    assert store.export() == ()  # a class without a row
+    assert store.add("k", 0, "resid_post", rows).tolist() == [True, False, True, False, True]
+    assert store.add("k", 0, "resid_post", rows[1:2]).tolist() == [False]
     (moments,) = store.export()
     assert moments.count == 3
     assert moments.mean.tolist() == [1.0, 1.0]

@@ -22,55 +22,15 @@ from actors.engine.steer import (
 )
 from actors.request import STEERING_SITES, Bundle, Capture, Steering
 from tests import oracle, tiny
+from tests.mixed import different_requests, unit_vectors
 from tests.tiny import ask
 
-POSITIONS = ("all", "prompt", "response", "from:3", "from:-1", "from:-2", "at:0,2,6,9")
 
-
-def _vectors(width: int, count: int = 8) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(17)
-    rows = rng.normal(size=(count, width)).astype("f4")
-    return {f"v{i}": row / np.linalg.norm(row) for i, row in enumerate(rows)}
-
-
-def _coefficient(operator: str, draw: random.Random) -> float:
-    return {
-        "add": draw.choice([-3.0, 2.0, 6.0]),
-        "add_norm_matched": draw.choice([-0.5, 0.3, 1.1]),
-        "ablate": draw.choice([1.0, 0.5, -1.0]),
-        "floor": draw.choice([-0.5, 0.0, 2.0]),
-        "ceiling": draw.choice([-2.0, 0.0, 0.5]),
-    }[operator]
-
-
-def _different_requests(count: int) -> list:
-    draw = random.Random(23)
-    requests = []
-    for i, prompt in enumerate(tiny.prompts(count, 30, seed=19, shortest=3)):
-        entries = []
-        for _ in range(draw.choice([1, 1, 2, 4])):
-            operator = OPERATORS[(i + len(entries)) % 5]
-            entries.append(
-                Steering(
-                    layer=draw.randrange(3),
-                    site=draw.choice(STEERING_SITES),
-                    vector=f"v{draw.randrange(8)}",
-                    operator=operator,
-                    coefficient=_coefficient(operator, draw),
-                    positions=draw.choice(POSITIONS),
-                )
-            )
-        read = Capture(layers=(0, 1, 2), sites=("resid_post", "attn_out"), tokens="all")
-        options = {"capture": (read,)} if i % 2 else {}
-        requests.append(ask(i, prompt, 9, ignore_eos=True, steering=tuple(entries), **options))
-    return requests
-
-
-@pytest.mark.parametrize("name", ["deepseek_v3", "qwen3_moe", "mistral"])
+@pytest.mark.parametrize("name", ["deepseek_v3", "qwen3_moe", "qwen3", "llama", "mistral"])
 def test_64_different_requests_in_one_batch_equal_64_single_runs_of_stock_with_hooks(name):
-    requests = _different_requests(64)
+    requests = different_requests(64)
     stock = tiny.stock_of(name)
-    vectors = _vectors(stock.config.hidden_size)
+    vectors = unit_vectors(stock.config.hidden_size)
     reply = tiny.run(tiny.engine(tiny.model_path(name)), requests, vectors)
     changed = 0
     for request, result in zip(requests, reply.results, strict=True):
@@ -84,11 +44,16 @@ def test_64_different_requests_in_one_batch_equal_64_single_runs_of_stock_with_h
             for site, block in reading.values.items():
                 for layer in range(3):
                     assert oracle.relative_error(block[layer], seen[site, layer]) <= 1e-4
+        for entry, receipt in zip(request.steering, result.receipts, strict=True):
+            # The last token's row runs only where a capture reads it.
+            run = len(ids) if result.captures else len(ids) - 1
+            positions = oracle.steered_positions(entry, length, run)
+            assert receipt.num_rows == len(positions), entry
     assert changed > 40  # the steering is strong enough to show
 
 
 def test_a_receipt_states_what_was_applied():
-    vectors = _vectors(72)
+    vectors = unit_vectors(72)
     prompt = tiny.prompts(2, 20)[1]
     kinds = {"all": 27, "prompt": 20, "response": 7, "from:-1": 8, "from:3": 24, "at:0,25,26": 3}
     entries = tuple(
@@ -110,7 +75,7 @@ def test_a_receipt_states_what_was_applied():
 
 @pytest.mark.parametrize("operator", ["add", "add_norm_matched", "ablate"])
 def test_coefficient_0_is_bit_identical_to_no_steering(operator):
-    vectors = _vectors(72)
+    vectors = unit_vectors(72)
     reads = (Capture(layers=(0, 1, 2), sites=STEERING_SITES, tokens="all"),)
     prompts = tiny.prompts(6, 40)
     entry = Steering(layer=1, vector="v0", coefficient=0.0, operator=operator, site="resid_mid")
