@@ -79,7 +79,8 @@ class Capture:
     sites: tuple[Site, ...] = ("resid_post",)
     tokens: str = "response[:]"
     """``frame[slice]`` with frame prompt, response or all and Python slice rules inside the frame:
-    ``prompt[-1]``, ``response[:5]``, ``response[:]``; a bare ``all`` is ``all[:]``."""
+    ``prompt[-1]``, ``response[:5]``, ``response[:]``; a bare ``all`` is ``all[:]``. A row is what
+    the model makes of that token when it reads it; the last generated token is run for it too."""
     reduction: Reduction = "none"
     """``none``: every row. ``mean``: mean over the rows. ``sum``: sum and sum of squares.
     ``projection``: row . vector for each vector of ``bank``, per token. ``moments``: accumulated

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from actors.engine.collectives import Collectives
 from actors.engine.engine import Engine
@@ -87,38 +88,31 @@ def _work(rank: int, size: int, folder: str) -> dict[str, Any]:
     return found
 
 
+class _Sent(TorchDispatchMode):
+    """Names of the collectives that torch was asked for, by whatever function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "c10d" in func.namespace:
+            self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
 def _count_collectives(engine: Engine) -> list[tuple[int, int, int]]:
-    """Per forward: all-reduces by our count, calls of torch's, and other collectives of torch."""
+    """Per forward: all-reduces by our count, all-reduces that torch saw, its other collectives."""
     counts: list[tuple[int, int, int]] = []
-    calls = {"all_reduce": 0, "other": 0}
-
-    def counted(name: str, function: Any) -> Any:
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            calls[name] += 1
-            return function(*args, **kwargs)
-
-        return call
-
-    if not hasattr(dist, "counted_here"):
-        dist.counted_here = True  # type: ignore[attr-defined]
-        dist.plain_all_reduce = dist.all_reduce  # type: ignore[attr-defined]
-    dist.all_reduce = counted("all_reduce", dist.plain_all_reduce)  # type: ignore[attr-defined]
     forward = engine.rows_forward.run
 
     def run(batch: Any, sites: Any) -> torch.Tensor:
-        ours, before = engine.collectives.num_all_reduces, dict(calls)
-        gathers = engine.collectives.all_gather
-        engine.collectives.all_gather = counted("other", gathers)  # type: ignore[method-assign]
-        hidden: torch.Tensor = forward(batch, sites)
-        engine.collectives.all_gather = gathers  # type: ignore[method-assign]
-        counts.append(
-            (
-                engine.collectives.num_all_reduces - ours,
-                calls["all_reduce"] - before["all_reduce"],
-                calls["other"] - before["other"],
-            )
-        )
+        before = engine.collectives.num_all_reduces
+        with _Sent() as sent:
+            hidden: torch.Tensor = forward(batch, sites)
+        reduced = sent.names.count("allreduce_")
+        ours = engine.collectives.num_all_reduces - before
+        counts.append((ours, reduced, len(sent.names) - reduced))
         return hidden
 
     engine.rows_forward.run = run
@@ -143,6 +137,11 @@ def test_one_rank_writes_what_stock_writes(name: str) -> None:
     stock = tiny.stock_of(name)
     for result in greedy:
         assert result.completion_ids == oracle.generate(stock, result.prompt_ids, 6)
+
+
+@functools.cache
+def _stock_forward(name: str, ids: tuple[int, ...]) -> Any:
+    return oracle.forward(tiny.stock_of(name), ids)
 
 
 @functools.cache
@@ -179,6 +178,19 @@ def test_all_ranks_ran_the_same_schedule_with_the_same_pages(size: int) -> None:
         ranks = [rank[name] for rank in _group(size)]
         assert {digest for digest, _, _ in ranks[1:]} == {ranks[0][0].digest}
         assert len({pages for _, _, pages in ranks}) == 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_site_of_every_layer_equals_stock_hooks_at_every_token(size: int) -> None:
+    for name in tiny.FAMILIES:
+        for result in _group(size)[0][name][0].results[:4]:
+            raw = dataclasses.replace(
+                result, captures=tuple(c for c in result.captures if c.reduction == "none")
+            )
+            _, seen = _stock_forward(name, result.prompt_ids + result.completion_ids)
+            error, site, layer, count = oracle.worst_site(raw, seen)
+            assert error <= 1e-4, (name, site, layer)
+            assert count == 15 + 3 * (name in tiny.LATENT) + 6 * (name in tiny.ROUTED)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -234,13 +246,15 @@ def test_a_forward_makes_two_all_reduces_per_layer_one_for_the_embedding_and_no_
 def _sum_and_gather(rank: int, size: int) -> dict[str, Any]:
     collectives = Collectives(rank, size, dist.group.WORLD)
     mine = torch.full((2, 3), float(rank + 1)).t()  # not contiguous
-    gathered = collectives.all_gather(mine)
-    summed = collectives.all_reduce(torch.full((2,), float(rank + 1)))
+    with _Sent() as sent:
+        gathered = collectives.all_gather(mine)
+        summed = collectives.all_reduce(torch.full((2,), float(rank + 1)))
     return {
         "gathered": gathered.tolist(),
         "summed": summed.tolist(),
         "least": collectives.minimum(10 - rank, torch.device("cpu")),
         "count": collectives.num_all_reduces,
+        "sent": sent.names,
     }
 
 
@@ -250,3 +264,5 @@ def test_two_ranks_sum_gather_in_order_and_agree_on_the_least() -> None:
         assert found["summed"] == [3.0, 3.0]
         assert found["least"] == 9
         assert found["count"] == 1
+        assert len(found["sent"]) == 2  # the watch of the forwards misses neither
+        assert found["sent"][1] == "allreduce_"

@@ -109,9 +109,24 @@ def _random_case(draw):
     return capacity, sequences
 
 
+def _reserve(scheduler, steps) -> bool:
+    """Pages for steps ahead come from nobody, and all that were promised are there."""
+    before = scheduler.num_preemptions
+    got = scheduler.reserve(steps)
+    assert got <= steps
+    assert scheduler.num_preemptions == before
+    pages, owners = scheduler.pages, _owners(scheduler)
+    assert pages.num_free + len(owners) == pages.capacity
+    assert pages._references == owners
+    if got:
+        for sequence in scheduler.running:
+            assert len(sequence.pages) >= pages.pages_for(sequence.num_computed + got)
+    return got > 0 and bool(scheduler.running)
+
+
 @pytest.mark.parametrize("part", range(4))
 def test_2500_random_schedules_each_lose_no_page_and_finish_every_sequence(part):
-    preemptions = shared = 0
+    preemptions = shared = reserved = 0
     for case in range(2500):
         draw = random.Random(part * 2500 + case)
         capacity, sequences = _random_case(draw)
@@ -127,6 +142,8 @@ def test_2500_random_schedules_each_lose_no_page_and_finish_every_sequence(part)
             _check_step(scheduler, spans, max_tokens, max_sequences)
             computed += sum(s.stop - s.start for s in spans)
             _advance(scheduler, spans, lambda _: draw.random() < 0.05)  # noqa: B023
+            if draw.random() < 0.2:  # a burst takes pages ahead
+                reserved += _reserve(scheduler, draw.randint(1, 9))
             steps += 1
             assert steps <= rows * (1 + len(sequences)), "no progress"
         assert all(s.is_done for s in sequences)
@@ -135,6 +152,7 @@ def test_2500_random_schedules_each_lose_no_page_and_finish_every_sequence(part)
         shared += computed < rows
     assert preemptions > 200
     assert shared > 200
+    assert reserved > 200
 
 
 def test_steps_are_a_pure_function_of_the_sequences():
