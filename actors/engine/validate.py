@@ -163,7 +163,12 @@ def _check_steering(request: Request, entry: Steering, bundle: Bundle, limits: L
 def _check_capture(capture: Capture, bundle: Bundle, limits: Limits) -> None:
     if not capture.layers or not capture.sites:
         raise _Refused("capture names no layer or no site")
-    parse_tokens(capture.tokens)
+    selector = parse_tokens(capture.tokens)
+    if capture.reduction == "moments" and selector.is_open:
+        raise _Refused(
+            f"reduction='moments' adds rows as they come, but tokens={capture.tokens!r} counts "
+            "from the end; count from the start, or keep the rows with reduction='none'"
+        )
     for layer in capture.layers:
         _check_layer(layer, limits)
     for site in capture.sites:

@@ -1,4 +1,4 @@
-"""``stream=true`` prints a completion token by token while two real ranks write it through Ray."""
+"""``stream=true`` prints a completion token by token while a real rank writes it through Ray."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_command_prints_each_token_as_it_comes(repo_root, tmp_path):
         "generate.prompt=How was your day?",
         f"generate.max_new_tokens={NEW}",
         "stream=true",
-        "cluster.tensor_parallel_size=2",
+        "cluster.tensor_parallel_size=1",
         f"run_dir={tmp_path / 'run'}",
     ]
     with Head() as head:
@@ -47,7 +47,7 @@ def test_the_command_prints_each_token_as_it_comes(repo_root, tmp_path):
             env={**head.environment, "RAY_ADDRESS": head.address, "PYTHONPATH": str(repo_root)},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=500,
             check=False,
         )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -57,6 +57,11 @@ def test_the_command_prints_each_token_as_it_comes(repo_root, tmp_path):
         (row,) = run.read("responses").to_pylist()
     assert len(row["completion_ids"]) == NEW
     whole = next(n for n, text in enumerate(written) if row["completion"] in text)
-    streamed = [text for text in written[:whole] if text and text in row["completion"]]
-    assert row["completion"].startswith("".join(written[:whole])[-len(row["completion"]) :].strip())
-    assert len(streamed) > NEW / 2  # most tokens are text of their own
+    pieces, shown = [], 0
+    for text in written[:whole]:  # lines of progress may come in between
+        piece = text if shown else text.lstrip()
+        if piece and row["completion"].startswith(piece, shown):
+            pieces.append(piece)
+            shown += len(piece)
+    assert "".join(pieces) == row["completion"]
+    assert len(pieces) > NEW / 2  # most tokens are text of their own

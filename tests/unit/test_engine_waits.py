@@ -130,7 +130,7 @@ def _demanding(count: int, name: str) -> list:
         read = Capture(
             layers=(0, 2),
             sites=STEERING_SITES,
-            tokens=("response[:]", "all", "response[1:]", "response[-3:]", "all[3:]")[i // 5 % 5],
+            tokens=("response[:]", "all", "response[1:]", "prompt[-2:]", "all[3:]")[i // 5],
             reduction=reduction,
             bank=("v",) if reduction == "projection" else (),
             moments_key="m" if reduction == "moments" else "",

@@ -92,6 +92,11 @@ REFUSED = [
         "reduction='projection' reads residual-wide sites only",
     ),
     (_read(reduction="moments"), "capture.moments_key is empty"),
+    (
+        _read(reduction="moments", moments_key="k", tokens="response[-3:]"),
+        "reduction='moments' adds rows as they come, but tokens='response[-3:]' counts",
+    ),
+    (_read(reduction="moments", moments_key="k", tokens="all[:-1]"), "tokens='all[:-1]' counts"),
 ]
 
 
@@ -128,6 +133,7 @@ def test_all_that_is_good_is_let_in():
         _steer(coefficient=1e38, operator="ceiling", site="attn_out", positions="at:0,6"),
         _read(layers=(2, 1), sites=("router",), reduction="mean"),
         _read(reduction="moments", moments_key="k", tokens="all"),
+        _read(reduction="moments", moments_key="k", tokens="prompt[-3:]"),
         _read(reduction="projection", bank=("good", "good")),
     ]
     requests = tuple(_request(str(i), f) for i, f in enumerate(fields))
