@@ -190,6 +190,33 @@ def test_values_that_are_not_finite_fail_their_request_by_name_and_no_other(redu
         assert np.isfinite(moments.m2).all()
 
 
+@pytest.mark.parametrize("tokens", ["all", "prompt[:-1]", "all[-99:]"])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum", "projection", "moments"])
+def test_a_captured_row_that_is_not_finite_is_seen_though_all_logits_are(reduction, tokens):
+    """Nothing reads the last layer's row of an earlier token, except the capture."""
+    if reduction == "moments" and tokens.startswith("all["):
+        tokens = "all[1:]"
+    vectors = {"v": np.ones(96, "f4"), "b": np.ones(96, "f4")}
+    broken = (Steering(layer=2, vector="v", coefficient=3e38, positions="at:1"),) * 2
+    reads = Capture(
+        layers=(1, 2), tokens=tokens, reduction=reduction, bank=("b",), moments_key="all"
+    )
+    prompt = tiny.prompts(2, 20)[1]
+    requests = [
+        ask("unread", prompt, 6, ignore_eos=True, steering=broken),
+        ask("read", prompt, 6, ignore_eos=True, steering=broken, capture=(reads,)),
+        ask("fine", prompt, 6, ignore_eos=True, capture=(reads,)),
+    ]
+    unread, read, fine = tiny.run(tiny.engine(tiny.model_path("llama")), requests, vectors).results
+    assert unread.error is fine.error is None
+    assert len(read.completion_ids) == 6
+    assert read.completion_ids == unread.completion_ids == fine.completion_ids
+    assert (read.finish_reason, read.captures, read.error.type) == ("error", (), "non_finite")
+    assert "request 'read'" in read.error.message
+    assert "captured values are not finite" in read.error.message
+    assert read.num_non_finite > 0
+
+
 def test_a_request_that_ends_early_returns_what_it_has(sequence_of_stock):
     prompt, ids, seen = sequence_of_stock
     captures = tuple(
