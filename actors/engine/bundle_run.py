@@ -259,6 +259,9 @@ class BundleRun:
             future.result()
         if self._threads is not None:
             self._threads.shutdown()
+        # The burst knows this run and this run the burst: apart, both and all that they hold are
+        # gone with the last reference. Pinned memory that waits for the collector is taken anew.
+        self.burst = None
         return Reply(
             bundle_id=self.bundle.id,
             results=tuple(self._results[r.id] for r in self._all if r.id in self._results),

@@ -104,7 +104,7 @@ def generate_ms(model: Any, rows: int) -> float:
     return 1e3 * (long - short) / (STEPS[1] - STEPS[0])
 
 
-@torch.inference_mode()
+@torch.no_grad()  # its own thread writes tensors made here, which inference mode forbids
 def continuous_s(model: Any, count: int = 256, new: int = 64) -> float | str:
     """Seconds of ``generate_batch`` for ``count`` prompts of 64 tokens; why not, where it fails."""
     from transformers.generation.configuration_utils import ContinuousBatchingConfig

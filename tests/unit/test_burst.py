@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ import torch.distributed as dist
 
 from actors.engine.bundle_run import BundleRun
 from actors.engine.engine import Engine
+from actors.engine.fast_state import MAX_RAW_BURST
 from actors.engine.sites import StepSites
 from actors.request import Bundle, Capture, Reply, Request, Sampling, Steering
 from tests import tiny
@@ -145,6 +150,51 @@ def test_rows_that_wait_for_the_host_are_not_those_the_next_burst_writes(tmp_pat
     single = engine.run(work)
     engine.fast = ReferenceDecoder(engine, max_rows=1)
     assert_same(engine.run(work), single)
+
+
+def test_kept_rows_of_a_long_burst_leave_in_several_runs(tmp_path: Path) -> None:
+    engine = tiny.engine(tiny.save("mistral", tmp_path))
+    work = bundle(engine.info.hidden_size, count=8)
+    kept = (Capture(layers=(1, 2), tokens="all"), Capture(layers=(0,), tokens="response[3:21]"))
+    fixed = tuple(
+        replace(
+            r,
+            sampling=replace(r.sampling, max_new_tokens=20 + i, ignore_eos=True),
+            capture=kept[i % 2 :][:1],
+        )
+        for i, r in enumerate(work.requests)
+    )
+    work = replace(work, requests=fixed)
+    single = engine.run(work)
+    decoder = engine.fast = ReferenceDecoder(engine)
+    assert_same(engine.run(work), single)
+    assert decoder.num_steps > 2 * MAX_RAW_BURST
+
+
+def test_an_answered_bundle_holds_no_memory_until_the_collector_comes(tmp_path: Path) -> None:
+    engine = tiny.engine(tiny.save("mistral", tmp_path))
+    engine.fast = ReferenceDecoder(engine)
+    work, seen = bundle(engine.info.hidden_size), []
+
+    def remember(*args: Any, **options: Any) -> BundleRun:
+        run = BundleRun(*args, **options)
+        seen.append(weakref.ref(run))
+        seen.append(weakref.ref(run.capturer))
+        return run
+
+    gc.collect()
+    gc.disable()
+    try:
+        with mock.patch("actors.engine.engine.BundleRun", remember):
+            reply = engine.run(work)
+        assert len(seen) == 2
+        assert [ref() for ref in seen] == [None, None]
+        rows = next(c for r in reply.results for c in r.captures if c.reduction == "none")
+        values = weakref.ref(rows.values["resid_post"])
+        del rows, reply
+        assert values() is None
+    finally:
+        gc.enable()
 
 
 def test_results_are_made_while_others_run(tmp_path: Path) -> None:
