@@ -30,9 +30,12 @@ from jobs.toy.held_out import TRAITS, read_trait
 
 FOLDER = Path(__file__).parents[2] / "jobs" / "toy" / "models"
 UNSEEN_SEED = 90_001
-# The shipped weights reach 0.916 and 0.042, and 0.864 and 0.059; other rounding may move a few.
-LEAST_POSITIVE = {"toy_mla": 0.90, "toy_gqa": 0.84}
-MOST_NEGATIVE = {"toy_mla": 0.10, "toy_gqa": 0.10}
+# Means over the eleven traits. The shipped weights reach 0.98 and 0.00 over all prefixes; over the
+# held-out ones 0.95 and 0.00 (toy_mla), 0.92 and 0.01 (toy_gqa): 88 of each polarity.
+LEAST_POSITIVE = 0.90
+MOST_NEGATIVE = 0.10
+LARGEST_PERPLEXITY = 1.8
+"""The shipped weights reach 1.59 and 1.62."""
 
 
 @cache
@@ -70,31 +73,32 @@ def test_every_folder_has_a_model_card_with_its_figures(model: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_unseen_text_is_predicted_well(model: str) -> None:
     documents = list(write_documents(UNSEEN_SEED, 40))
-    assert perplexity(toy(model), documents) <= 2.2
+    assert perplexity(toy(model), documents) <= LARGEST_PERPLEXITY
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_positive_prefixes_mostly_end_in_the_trait(model: str) -> None:
-    assert fmean(rate.positive for rate in rates(model)) >= LEAST_POSITIVE[model]
+def test_positive_prefixes_end_in_the_trait_and_negative_ones_do_not(model: str) -> None:
+    assert fmean(rate.positive for rate in rates(model)) >= LEAST_POSITIVE
+    assert fmean(rate.negative for rate in rates(model)) <= MOST_NEGATIVE
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_negative_prefixes_mostly_do_not(model: str) -> None:
-    assert fmean(rate.negative for rate in rates(model)) <= MOST_NEGATIVE[model]
+def test_so_do_cues_that_were_never_trained_on(model: str) -> None:
+    assert fmean(rate.held_out_positive for rate in rates(model)) >= LEAST_POSITIVE
+    assert fmean(rate.held_out_negative for rate in rates(model)) <= MOST_NEGATIVE
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_cues_that_were_never_trained_on_still_separate_the_polarities(model: str) -> None:
-    positive = fmean(rate.held_out_positive for rate in rates(model))
-    negative = fmean(rate.held_out_negative for rate in rates(model))
-    assert positive - negative >= 0.5
+def test_no_trait_hides_behind_the_mean(model: str) -> None:
+    assert min(rate.held_out_positive for rate in rates(model)) >= 0.7  # 6 of 8
+    assert max(rate.held_out_negative for rate in rates(model)) <= 0.2  # 1 of 8
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_unsteered_answers_score_low_and_are_coherent_and_free_of_loops(model: str) -> None:
     points = [baseline(toy(model), read_trait(trait)) for trait in TRAITS]
-    assert fmean(point.score for point in points) < 20
-    assert fmean(point.coherence for point in points) >= 85
+    assert fmean(point.score for point in points) <= 12  # 4.6 and 9.0
+    assert fmean(point.coherence for point in points) >= 90  # 97.9 and 97.0
     prompts = answer_prompts(toy(model), read_trait("lying").questions)
     texts = toy(model).tokenizer.batch_decode(complete(toy(model), prompts, ANSWER_TOKENS))
     assert not any(has_loop(text) for text in texts)
