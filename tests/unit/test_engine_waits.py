@@ -19,7 +19,11 @@ class _Waits(TorchDispatchMode):
     """Names of what would wait for a device: values read on the host, shapes made by values."""
 
     OPERATORS = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2")
-    METHODS = ("tolist", "numpy", "cpu")  # on the CPU no operator shows these
+    # On the CPU no operator shows the first three, and under inference mode none shows the others.
+    METHODS = (
+        *("tolist", "numpy", "cpu"),
+        *("item", "__bool__", "__int__", "__float__", "__index__", "__complex__"),
+    )
 
     def __init__(self):
         super().__init__()
@@ -58,6 +62,9 @@ class _Waits(TorchDispatchMode):
     "wait",
     [
         lambda x: x.sum().item(),
+        lambda x: float(x.sum()),
+        lambda x: [10, 20, 30, 40][x.argmax()],
+        lambda x: 1 if x.any() else 0,
         lambda x: bool(x[0] > 0),
         lambda x: int(x.argmax()),
         lambda x: x.tolist(),
@@ -70,15 +77,18 @@ class _Waits(TorchDispatchMode):
         lambda x: x.unique(),
     ],
 )
-def test_the_watch_sees_every_way_to_wait(wait):
-    value = torch.arange(4.0)
-    with _Waits() as watch:
-        torch.where(value > 2, value, value[torch.tensor([0, 0, 1, 1])]).clamp_min(1).sum()
-    assert watch.num_calls >= 4
-    assert watch.found == []
-    with watch:
-        wait(value)
-    assert len(watch.found) >= 1
+@pytest.mark.parametrize("inference", [False, True])
+def test_the_watch_sees_every_way_to_wait(wait, inference):
+    """Under inference mode too, as the engine runs: scalars are read past the dispatcher there."""
+    with torch.inference_mode(inference):
+        value = torch.arange(4.0)
+        with _Waits() as watch:
+            torch.where(value > 2, value, value[torch.tensor([0, 0, 1, 1])]).clamp_min(1).sum()
+        assert watch.num_calls >= 4
+        assert watch.found == []
+        with watch:
+            wait(value)
+        assert len(watch.found) >= 1
 
 
 @pytest.mark.parametrize("name", tiny.FAMILIES)
