@@ -97,7 +97,7 @@ class ClusterConfig:
     stall_timeout_s: float = 20.0
     """Seconds without progress on any rank before the group counts as hung."""
     max_batch_tokens: int = 2048
-    """Token rows in one forward at most."""
+    """Prompt tokens in one forward at most; rows that decode come on top."""
     max_batch_requests: int = 256
     """Sequences decoded together at most."""
     page_size: int = 16
