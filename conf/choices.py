@@ -19,6 +19,10 @@ FOLDER = Path(__file__).parent
 
 # Parts of a trait or prompt set, which come from files; they can be overridden but not listed.
 FREE = ("traits", "prompts")
+SECOND = {"extract_model": "model"}
+"""Settings that hold another choice of a group."""
+SEVERAL = ("trait", "layer", "coefficient", "method")
+"""Settings that take one value or a list."""
 
 
 class Choice(NamedTuple):
@@ -45,6 +49,13 @@ def known_settings() -> frozenset[str]:
     return frozenset(leaves | second | sections | set(GROUPS))
 
 
+@cache
+def takes_list() -> frozenset[str]:
+    """Every setting for which a list may be written."""
+    lists = {item.path for item in settings(JobConfig) if item.type.startswith("list")}
+    return frozenset(lists | set(SEVERAL))
+
+
 def check(choices: Sequence[Choice], job: str) -> None:
     """Refuse a setting that does not exist or a file that is not there.
 
@@ -52,12 +63,19 @@ def check(choices: Sequence[Choice], job: str) -> None:
         UserError: One sentence with the field, the value and the way out.
     """
     for choice in choices:
-        if choice.key in GROUPS:
+        group = SECOND.get(choice.key, choice.key)
+        if group in GROUPS and choice.text != f"{choice.key}=null":
+            if group != "trait" and choice.text.startswith(f"{choice.key}=["):
+                listed = ",".join(choice.values) or options(group)[0]
+                raise UserError(
+                    f"{choice.text}: one choice is meant; write {choice.key}={listed}"
+                    + (", with --multirun for a point of each." if "," in listed else ".")
+                )
             for value in choice.values:
-                if value not in options(choice.key):
+                if value not in options(group):
                     raise UserError(
-                        f"{choice.key}={value} is not in conf/{choice.key}; "
-                        f"{did_you_mean(value, options(choice.key))}"
+                        f"{choice.key}={value} is not in conf/{group}; "
+                        f"{did_you_mean(value, options(group))}"
                     )
         elif choice.key not in known_settings() and choice.key.split(".")[0] not in FREE:
             raise UserError(

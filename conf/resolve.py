@@ -16,15 +16,15 @@ from typing import Any, Literal, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.describe import did_you_mean
+from conf.checks import check_groups, check_stages, one_of
 from conf.errors import UserError
-from conf.schema import JOBS, METHODS, ClusterConfig, JobConfig, ModelConfig, TraitConfig
+from conf.limits import check_ranges
+from conf.schema import JOBS, METHODS, JobConfig, ModelConfig, TraitConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
-SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
-OPERATORS = ("add", "add_norm_matched", "ablate")
-_TOKENS = re.compile(r"^(prompt|response|all)(\[(-?\d+|(-?\d+)?:(-?\d+)?)\])?$")
-_POSITIONS = re.compile(r"^(all|prompt|response|from:-?\d+|at:\d+(,\d+)*)$")
+LARGEST = 3e38
+"""Coefficients above are infinite in float32."""
+STEERS_NOTHING = ("extract", "capture", "project", "calibrate")
 NEEDS_TRAIT = ("extract", "steer", "project", "pipeline")
 
 
@@ -58,19 +58,32 @@ def resolve(composed: DictConfig, overrides: Sequence[str] = ()) -> JobRequest:
     try:
         config = cast("JobConfig", OmegaConf.to_object(composed))
     except OmegaConfBaseException as error:
+        if "missing mandatory value" in str(error):
+            raise UserError(f"{error.full_key} has no value; give it one.") from error
         first = str(error).splitlines()[0]
-        raise UserError(f"{error.full_key}: {first}; give it a value.") from error
-    _one_of("job", config.job, JOBS)
-    _check_groups(config)
-    _check_stages(config)
+        raise UserError(f"{error.full_key}: {first}; give it another value.") from error
+    one_of("job", config.job, JOBS)
+    check_ranges(config)
+    check_groups(config)
+    check_stages(config)
     traits = tuple(_checked_trait(t, config) for t in config.traits.values())
     layers = _layers(config.layer)
     methods = tuple(str(m) for m in _many(config.method, ("mean_difference", "probe")))
+    if not methods:
+        raise UserError(f"method=[] selects nothing; use one of {', '.join(METHODS)}.")
     for method in methods:
-        _one_of("method", method, METHODS)
+        one_of("method", method, METHODS)
     coefficients = _coefficients(config)
     if config.job in NEEDS_TRAIT and not traits:
         raise UserError(f"trait=[]: jobs.{config.job} needs at least one; use trait=anxiety.")
+    if coefficients is not None and (config.job in STEERS_NOTHING or not traits):
+        way_out = "use jobs.steer, or leave it out"
+        if config.job == "generate":
+            way_out = "add trait=anxiety and layer=3, or leave it out"
+        raise UserError(
+            f"coefficient={config.coefficient}: jobs.{config.job} steers nothing as asked; "
+            f"{way_out}."
+        )
     if config.job == "generate" and traits and (layers is None or coefficients is None):
         raise UserError(
             "layer=null or coefficient=null: steered generation needs both; "
@@ -86,7 +99,7 @@ def resolve(composed: DictConfig, overrides: Sequence[str] = ()) -> JobRequest:
         methods=methods,
         model_path=path,
         model_name=_model_name(config.model, path),
-        run_dir=Path(config.run_dir).expanduser(),
+        run_dir=_home("run_dir", config.run_dir),
         overrides=tuple(overrides),
     )
 
@@ -109,98 +122,6 @@ def extraction_request(request: JobRequest) -> JobRequest | None:
     )
 
 
-def _check_groups(config: JobConfig) -> None:
-    cluster, model = config.cluster, config.model
-    for place, one in (("model", model), ("extract_model", config.extract_model or model)):
-        _one_of(f"{place}.dtype", one.dtype, ("float32", "bfloat16"))
-        _one_of(f"{place}.weights", one.weights, ("checkpoint", "random"))
-    _one_of("cluster.device", cluster.device, ("cpu", "cuda"))
-    _one_of("cluster.backend", cluster.backend, ("gloo", "nccl"))
-    _one_of("judge.kind", config.judge.kind, ("lexicon", "endpoint", "local_model"))
-    _one_of("judge.scale", config.judge.scale, ("hundred", "digit"))
-    _one_of("storage.kind", config.storage.kind, ("local", "s3"))
-    if cluster.backend == "nccl" and cluster.device == "cpu":
-        raise UserError("cluster.backend=nccl needs GPUs; use cluster.backend=gloo on the CPU.")
-    _check_groups_of_ranks(cluster)
-    if config.judge.kind == "endpoint" and not config.judge.url:
-        raise UserError(
-            "judge.url=null: judge=endpoint needs its address; add judge.url=https://..."
-        )
-    if config.storage.kind == "s3" and not config.storage.bucket:
-        raise UserError("storage.bucket=null: storage.kind=s3 needs it; add storage.bucket=NAME.")
-    if not config.run_dir.strip():
-        raise UserError("run_dir is empty; give a folder, such as run_dir=runs/first.")
-    seen: set[str] = set()
-    for item in config.prompts.prompts:
-        if item.id in seen:
-            raise UserError(
-                f"prompts={config.prompts.name} has two prompts {item.id!r}; rename one."
-            )
-        seen.add(item.id)
-
-
-def _check_groups_of_ranks(cluster: ClusterConfig) -> None:
-    sizes = ("tensor_parallel_size", "groups", "max_batch_tokens", "max_batch_requests")
-    for name in (*sizes, "page_size"):
-        _at_least(f"cluster.{name}", getattr(cluster, name), 1)
-    if cluster.max_groups is not None and cluster.max_groups < cluster.groups:
-        raise UserError(
-            f"cluster.max_groups={cluster.max_groups} is below cluster.groups={cluster.groups}; "
-            "raise it, or leave it out."
-        )
-    if cluster.resident and (cluster.max_groups or cluster.groups) > 1:
-        raise UserError(
-            "cluster.resident=true is one group that is loaded already; leave cluster.groups and "
-            "cluster.max_groups out, or set cluster.resident=false."
-        )
-
-
-def _check_stages(config: JobConfig) -> None:
-    found, steer, schedule = config.extraction, config.steering, config.schedule
-    _matches("extraction.tokens", found.tokens, _TOKENS, "response[:5]")
-    _matches("capture.tokens", config.capture.tokens, _TOKENS, "all")
-    _matches("steering.positions", steer.positions, _POSITIONS, "all")
-    _one_of("extraction.site", found.site, SITES)
-    _one_of("steering.operator", steer.operator, OPERATORS)
-    for site in config.capture.sites:
-        _one_of("capture.sites", site, SITES)
-    for control in steer.controls:
-        _one_of("steering.controls", control, ("negated", "random"))
-    if not 0.0 < found.held_out < 1.0:
-        raise UserError(
-            f"extraction.held_out={found.held_out} is no share of the pairs; use 0 to 1."
-        )
-    for ratio in steer.coefficient_ratios:
-        if not (math.isfinite(ratio) and ratio > 0):
-            raise UserError(f"steering.coefficient_ratios has {ratio}; ratios are above 0.")
-    if not steer.coefficient_ratios and config.coefficient is None:
-        raise UserError("steering.coefficient_ratios=[] leaves no coefficient; give coefficient=X.")
-    counts = {
-        "extraction.samples": found.samples,
-        "extraction.max_new_tokens": found.max_new_tokens,
-        "extraction.min_passed": found.min_passed,
-        "steering.samples": steer.samples,
-        "steering.max_new_tokens": steer.max_new_tokens,
-        "generate.samples": config.generate.samples,
-        "schedule.bundle_requests": schedule.bundle_requests,
-        "schedule.cpu_workers": schedule.cpu_workers,
-        "schedule.max_unwritten": schedule.max_unwritten,
-        "schedule.max_unwritten_bytes": schedule.max_unwritten_bytes,
-        "schedule.group_attempts": schedule.group_attempts,
-        "schedule.bundles_per_group": schedule.bundles_per_group,
-    }
-    for name, value in counts.items():
-        _at_least(name, value, 1)
-    for name, temperature in (
-        ("extraction.temperature", found.temperature),
-        ("steering.temperature", steer.temperature),
-        ("capture.temperature", config.capture.temperature),
-        ("generate.temperature", config.generate.temperature),
-    ):
-        if not (math.isfinite(temperature) and temperature >= 0):
-            raise UserError(f"{name}={temperature} is not a temperature; use 0 (greedy) or above.")
-
-
 def _checked_trait(trait: TraitConfig, config: JobConfig) -> TraitConfig:
     """The trait cut to the pairs and questions asked for."""
     if trait.sign not in (1, -1):
@@ -215,6 +136,12 @@ def _checked_trait(trait: TraitConfig, config: JobConfig) -> TraitConfig:
     ):
         if asked is not None and not 1 <= asked <= there:
             raise UserError(f"{name}={asked}: trait={trait.name} has {there}; use 1 to {there}.")
+    most, least = len(trait.pairs[:pairs]) * config.extraction.samples, config.extraction.min_passed
+    if config.job != "generate" and least > most:
+        raise UserError(
+            f"extraction.min_passed={least}: trait={trait.name} has {most} responses on a side; "
+            f"use 1 to {most}, or more extraction.samples."
+        )
     if config.job != "generate" and len(trait.pairs[:pairs]) < 4:
         raise UserError(
             f"extraction.num_pairs={len(trait.pairs[:pairs])}: trait={trait.name} needs at least "
@@ -233,6 +160,8 @@ def _checked_trait(trait: TraitConfig, config: JobConfig) -> TraitConfig:
 def _layers(asked: object) -> tuple[int, ...] | Literal["all"] | None:
     if asked is None or asked == "all":
         return asked
+    if asked == ["all"]:
+        return "all"
     layers: list[int] = []
     for item in _many(asked, ()):
         if isinstance(item, bool) or not isinstance(item, int) or item < 0:
@@ -254,6 +183,8 @@ def _coefficients(config: JobConfig) -> tuple[float, ...] | None:
             raise UserError(
                 f"coefficient={item} is not a number; use a length such as 2.5, or a list [1,2]."
             )
+        if abs(item) > LARGEST:
+            raise UserError(f"coefficient={item} is beyond float32; use one below {LARGEST:.0e}.")
         found.append(float(item))
     if not found:
         raise UserError("coefficient=[] selects nothing; use a number or a list such as [1,2].")
@@ -262,13 +193,25 @@ def _coefficients(config: JobConfig) -> tuple[float, ...] | None:
 
 def _model_path(model: ModelConfig, place: str = "model") -> Path:
     if model.path is not None:
-        return Path(model.path).expanduser()
+        if not model.path.strip():
+            raise UserError(f"{place}.path is empty; give a folder with config.json.")
+        return _home(f"{place}.path", model.path)
     if model.shipped is None:
+        download = f"download {model.source} and " if model.source else ""
         raise UserError(
-            f"{place}={model.name} has no weights here: download {model.source} and add "
-            f"{place}.path=DIR."
+            f"{place}={model.name} has no weights here: {download}add {place}.path=DIR."
         )
     return PROJECT / model.shipped
+
+
+def _home(field: str, folder: str) -> Path:
+    """The folder, with ~ and ~user as the home they name."""
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{field}={folder} names the home of a user that is not here; write the path in full."
+        ) from error
 
 
 def _model_name(model: ModelConfig, path: Path) -> str:
@@ -282,18 +225,3 @@ def _many(asked: object, default: Sequence[Any]) -> Sequence[Any]:
     if asked is None:
         return default
     return list(asked) if isinstance(asked, list | tuple) else [asked]
-
-
-def _one_of(field: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise UserError(f"{field}={value} does not exist; {did_you_mean(value, known)}")
-
-
-def _at_least(field: str, value: float, least: float) -> None:
-    if value < least:
-        raise UserError(f"{field}={value} is too small; use {least:g} or more.")
-
-
-def _matches(field: str, value: str, pattern: re.Pattern[str], example: str) -> None:
-    if not pattern.match(value):
-        raise UserError(f"{field}={value} cannot be read; write it like {example}.")

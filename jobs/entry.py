@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.choices import Choice, check
+from conf.choices import Choice, check, takes_list
 from conf.errors import UserError
 from conf.resolve import JobRequest, resolve
 from conf.schema import register
@@ -46,6 +46,8 @@ Runner = Callable[[Sequence[JobRequest], Console], int]
 
 # Hydra must leave no folders of its own: each point's configuration goes to run_dir/_meta/points.
 # Its logging is ``none``, because ``disabled`` silences every logger that exists, ours included.
+OF_HYDRA = (ValueError, OSError, AssertionError)
+"""What Hydra lets through of its own flags: ``--resolve`` alone, a folder it cannot make."""
 _QUIET = (
     "hydra.output_subdir=null",
     "hydra.run.dir=.",
@@ -99,7 +101,7 @@ def compose(job: str, arguments: list[str], console: Console) -> list[JobRequest
     check(_choices(job, overrides, sweep=flags.multirun), job)
     collected: list[tuple[DictConfig, list[str]]] = []
     launcher.deliver_to(lambda config, typed: collected.append((config, typed)))
-    with _hydra_errors(job), tempfile.TemporaryDirectory() as scratch:
+    with _hydra_errors(job, others=OF_HYDRA), tempfile.TemporaryDirectory() as scratch:
         quiet = (*_QUIET, f"hydra.sweep.dir={scratch}")
         typed = [*_flags(arguments, flags), *quiet, *overrides]
         with _argv(job, typed):
@@ -150,13 +152,19 @@ def readable(text: str) -> str:
 
 def placed(text: str) -> str:
     """``extract_model=NAME`` in Hydra's words: another choice of the group model, in that place."""
-    return f"model@{text}" if text.startswith("extract_model=") else text
+    is_choice = text.startswith("extract_model=") and text != "extract_model=null"
+    return f"model@{text}" if is_choice else text
 
 
 def _choices(job: str, overrides: list[str], *, sweep: bool) -> list[Choice]:
     """The overrides as keys and values; sweeps and lists give several values."""
     parser = OverridesParser.create()
     found: list[Choice] = []
+    second = [text for text in overrides if text.startswith("extract_model.")]
+    if second and not any(text.startswith("model@extract_model=") for text in overrides):
+        raise UserError(
+            f"{second[0]}: no second model was chosen; add extract_model=NAME before it."
+        )
     for text in overrides:
         if "=" not in text and not text.startswith("~"):
             raise UserError(f"{text}: jobs.{job} takes key=value; write it like layer=3.")
@@ -166,13 +174,25 @@ def _choices(job: str, overrides: list[str], *, sweep: bool) -> list[Choice]:
         if key.startswith("hydra") or override.is_delete():
             continue
         if override.is_sweep_override() and not sweep:
-            listed = text.split("=", 1)[1]
-            raise UserError(
-                f"{text}: one value or a list is meant; write {key}=[{listed}] for a list, or add "
-                "--multirun to make one point of each."
-            )
-        found.append(Choice(key, _values(override), text))
+            raise UserError(_swept(key, text.split("=", 1)[1], override))
+        place = "extract_model" if override.package == "extract_model" else key
+        found.append(Choice(place, _values(override), text))
     return found
+
+
+def _swept(key: str, value: str, override: Override) -> str:
+    """Why several values without --multirun are refused, with what can be written instead."""
+    if override.is_discrete_sweep() and not override.is_range_sweep() and "(" not in value:
+        list_or_text = (
+            f"write {key}=[{value}] for a list"
+            if key in takes_list()
+            else f"write \"{key}='{value}'\" for one value with a comma"
+        )
+        return (
+            f"{key}={value}: one value or a list is meant; {list_or_text}, or add --multirun to "
+            "make one point of each."
+        )
+    return f"{key}={value} makes several points; add --multirun, or write the values out."
 
 
 def _values(override: Override) -> tuple[str, ...]:
@@ -208,11 +228,13 @@ def _argv(job: str, arguments: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hydra_errors(job: str, text: str = "") -> Iterator[None]:
+def _hydra_errors(
+    job: str, text: str = "", others: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
     """Turn what Hydra and OmegaConf say into one sentence with a way out."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, *others) as error:
         raise UserError(translate(job, error, text)) from error
 
 
@@ -227,16 +249,29 @@ def translate(job: str, error: Exception, text: str = "") -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
     cause = error.__cause__ or error
+    names = f"python -m jobs.{job} --help shows"
+    empty = re.search(r"^field '(.*?)' is not Optional", str(cause))
+    if empty:
+        return f"{empty[1]}=null: it needs a value; leave it out to have its default."
     value = re.search(r"^Value '(.*?)' of type '.*?' could not be converted to (\w+)", str(cause))
     if value:
         path = getattr(cause, "full_key", None) or first.rsplit(" ", 1)[-1].split("=")[0]
         wanted = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
         kind = wanted.get(value[2], value[2])
         return f"{path}={value[1]} has the wrong type; give {kind}."
+    switch = re.search(r"^Value '(.*?)' is not a valid bool", str(cause))
+    listed = "is not a ListConfig, list or tuple" in str(cause)
+    worded = re.search(r"^Cannot convert '(\w+)' to string", str(cause))
     merged = re.match(r"^Error merging override (.*)$", first)
+    if merged and (switch or listed or worded):
+        kind = "true or false" if switch else "one name or text"
+        if listed:
+            key, _, given = merged[1].partition("=")
+            kind = f"a list, such as {key}=[{given}]"
+        return f"{merged[1]} has the wrong type; give {kind}."
     if merged:
         why = str(cause).splitlines()[0]
-        return f"{merged[1]}: {why}; python -m jobs.{job} --help shows the types."
+        return f"{merged[1]}: {why}; {names} the types."
     if text:
         return f"{text}: cannot be read ({first}); quote it, or write it like key=value."
-    return f"jobs.{job}: {first.rstrip('.')}; python -m jobs.{job} --help shows what can be set."
+    return f"jobs.{job}: {first.rstrip('.')}; {names} what can be set."

@@ -10,8 +10,10 @@ from actors.model.family import ModelFacts, check_model, read_model_digest
 from actors.request import EngineSpec
 from conf.errors import UserError
 from conf.resolve import JobRequest, extraction_request
-from jobs.assemble import Identity, check_layers
+from jobs.assemble import Identity
+from jobs.layers import check_layers
 from jobs.prompting import tokenizer_digest
+from jobs.weight_files import check_weight_files
 from jobs.work import EXTRACTED, MAIN
 
 
@@ -70,6 +72,8 @@ def read_model(request: JobRequest) -> Model:
     """
     spec = engine_spec(request)
     facts = check_model(spec)
+    if spec.weights == "checkpoint":
+        check_weight_files(spec.model_path, facts)
     check_layers(request, facts.num_layers)
     config = request.config
     longest = min(facts.max_position, spec.max_sequence_tokens or facts.max_position)

@@ -6,11 +6,14 @@ starts nothing and says so.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from conf.errors import UserError
 from conf.resolve import JobRequest, extraction_request
 from jobs import points as point_records
 from jobs.asks import GroupAsks
@@ -22,6 +25,7 @@ from jobs.preflight import Model, identity, read_models
 from jobs.report.console import Console
 from jobs.stores import open_run
 from jobs.work import EXTRACTED, MAIN
+from storage.errors import DiskFullError
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +37,8 @@ def run_points(points: Sequence[JobRequest], console: Console) -> int:
         UserError: Before anything starts, when any point cannot be met.
     """
     batches = make_batches(points)
+    for batch in batches:
+        prove_folder(batch.run_dir)
     codes = [_run(batch, console) for batch in batches]
     return max(codes)
 
@@ -77,6 +83,27 @@ def durable_folder(run_dir: Path) -> Path:
     if run_dir.is_absolute() or not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         return run_dir.absolute()
     return Path.home() / "traitmill" / run_dir
+
+
+def prove_folder(run_dir: Path) -> None:
+    """Make the run folder and write into it, before anything is computed for it.
+
+    Raises:
+        UserError: It cannot be a folder, or nothing can be written there.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=run_dir):
+            pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(str(run_dir), 0, error.strerror) from error
+        why = error.strerror or str(error)
+        if isinstance(error, FileExistsError):
+            why = "a file of that name is there"
+        raise UserError(
+            f"run_dir={run_dir} cannot hold results ({why}); choose a folder that you can write to."
+        ) from error
 
 
 def _run(batch: Batch, console: Console) -> int:

@@ -291,7 +291,7 @@ def _client(settings: S3Settings) -> Client:
     )
     return boto3.session.Session().client(
         "s3",
-        endpoint_url=settings.endpoint,
+        endpoint_url=settings.endpoint or None,
         region_name=settings.region,
         **credentials_from_environment(),
         verify=settings.ca_bundle,

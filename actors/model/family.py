@@ -88,7 +88,9 @@ def read_config(model_path: str) -> dict[str, Any]:
             "download it again."
         ) from error
     if not isinstance(config, dict):
-        raise UserError(f"model.path={model_path!r} has a config.json that is not an object.")
+        raise UserError(
+            f"model.path={model_path!r} has a config.json that is not an object; download it again."
+        )
     return config
 
 
@@ -141,6 +143,11 @@ def read_model_facts(model_path: str) -> ModelFacts:
         raise UserError(
             f"model.path={model_path!r} has a config.json without {error.args[0]!r}; "
             "give the model's own config.json."
+        ) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"model.path={model_path!r} has a config.json or generation_config.json whose numbers "
+            f"cannot be read ({error}); give the model's own files."
         ) from error
 
 

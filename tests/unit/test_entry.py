@@ -115,7 +115,23 @@ def test_an_interrupt_is_code_130_and_says_what_is_safe(
         (["model=toy_mlb"], "model=toy_mlb is not in conf/model; did you mean toy_mla?"),
         (["layer=-2"], "layer=-2 is not a layer; use a number from 0, a list such as [2,3], or"),
         (["seed=soon"], "seed=soon has the wrong type; give a whole number."),
-        (["stream=perhaps"], "stream=perhaps: Value 'perhaps' is not a valid bool"),
+        (["stream=perhaps"], "stream=perhaps has the wrong type; give true or false."),
+        (["seed=null"], "seed=null: it needs a value; leave it out to have its default."),
+        (["steering.controls=random"], "steering.controls=random has the wrong type; give a list,"),
+        (["run_dir=[a,b]"], "run_dir=[a,b] has the wrong type; give one name or text."),
+        (["run_dir=a,b"], "run_dir=a,b: one value or a list is meant; write \"run_dir='a,b'\" for"),
+        (["layer=range(1,3)"], "layer=range(1,3) makes several points; add --multirun, or write"),
+        (["layer=choice(1,3)"], "layer=choice(1,3) makes several points; add --multirun, or"),
+        (
+            ["prompts=[everyday,pressure]"],
+            "prompts=[everyday,pressure]: one choice is meant; write",
+        ),
+        (["model=[]"], "model=[]: one choice is meant; write model=deepseek_v3_2."),
+        (["--resolve"], "jobs.steer: The --resolve flag can only be used in conjunction with"),
+        (["--shell-completion"], "jobs.steer: Expecting one subcommand from"),
+        (["prompts.prompts=[{id: a}]"], "prompts.prompts[0].text has no value; give it one."),
+        (["extract_model=nope"], "extract_model=nope is not in conf/model; use one of"),
+        (["extract_model.path=/x"], "extract_model.path=/x: no second model was chosen; add extra"),
         (["cluster.tensor_parallel_size=two"], "cluster.tensor_parallel_size=two has the wrong"),
         (["layer"], "layer: jobs.steer takes key=value; write it like layer=3."),
         (["layer=1,2"], "layer=1,2: one value or a list is meant; write layer=[1,2] for a list,"),
@@ -191,6 +207,11 @@ def test_the_exit_codes_are_those_of_the_contract() -> None:
         "NO_CLUSTER": 3,
         "INTERRUPTED": 130,
     }
+
+
+def test_no_second_model_may_be_said_aloud() -> None:
+    (point,) = accepted("steer", "extract_model=null")
+    assert point.config.extract_model is None
 
 
 def test_another_model_for_extraction_is_chosen_by_its_name_alone() -> None:

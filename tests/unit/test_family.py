@@ -58,6 +58,22 @@ def test_reading_facts_imports_neither_torch_nor_transformers():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    "changes", [{"num_attention_heads": "eight"}, {"hidden_size": None}, {"vocab_size": [1]}]
+)
+def test_a_number_that_is_none_is_refused_with_its_folder(tmp_path, changes):
+    folder = _folder(tmp_path, _config("llama", **changes))
+    with pytest.raises(UserError, match=r"numbers cannot be read \(.*\); give the model's own"):
+        read_model_facts(folder)
+
+
+def test_a_generation_config_that_is_not_json_is_refused(tmp_path):
+    folder = _folder(tmp_path, _config("llama"))
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(UserError, match=r"generation_config.json whose numbers cannot be read"):
+        read_model_facts(folder)
+
+
 def test_kimi_k2_is_read_as_deepseek_v3(tmp_path):
     assert ALIASES == {"kimi_k2": "deepseek_v3"}
     facts = read_model_facts(_folder(tmp_path, _config("deepseek_v3", model_type="kimi_k2")))

@@ -149,6 +149,41 @@ def test_a_request_cannot_be_changed() -> None:
             ("coefficient=[]",),
             "coefficient=[] selects nothing; use a number or a list such as [1,2].",
         ),
+        (("coefficient=1e39",), "coefficient=1e+39 is beyond float32; use one below 3e+38."),
+        (("method=[]",), "method=[] selects nothing; use one of mean_difference, "),
+        (
+            ("cluster.device=cuda",),
+            "cluster.device=cuda with cluster.gpus_per_rank=0 leaves the ranks no GPU; use "
+            "cluster.gpus_per_rank=1 cluster.backend=nccl, or cluster=h200x8.",
+        ),
+        (("model.path=' '",), "model.path is empty; give a folder with config.json."),
+        (
+            ("model.path='~nobody_of_that_name/x'",),
+            "model.path=~nobody_of_that_name/x names the home of a user that is not here;",
+        ),
+        (("run_dir='~nobody_of_that_name/x'",), "run_dir=~nobody_of_that_name/x names the home"),
+        (("model.shipped=null",), "model=toy_mla has no weights here: add model.path=DIR."),
+        (("capture.sites=[]",), "capture.sites=[] selects nothing; use a list such as"),
+        (
+            ("extraction.held_out=0",),
+            "extraction.held_out=0 is no share of the pairs; use a number between 0 and 1, such",
+        ),
+        (
+            ("extraction.tokens='response[5:2]'",),
+            "extraction.tokens=response[5:2] selects none of the tokens that "
+            "extraction.max_new_tokens=16 leaves; use response[:5], or more tokens.",
+        ),
+        (
+            ("extraction.tokens='response[4:]'", "extraction.max_new_tokens=4"),
+            "extraction.tokens=response[4:] selects none",
+        ),
+        (("extraction.tokens='response[-17]'",), "extraction.tokens=response[-17] selects none"),
+        (("capture.tokens=response", "capture.max_new_tokens=0"), "capture.tokens=response selec"),
+        (
+            ("trait=guilt", "extraction.min_passed=100"),
+            "extraction.min_passed=100: trait=guilt has 26 responses on a side; use 1 to 26, or",
+        ),
+        (("seed=-1",), "seed=-1 is too small; use 0 to 2^63 - 1."),
         (("method=prob",), "method=prob does not exist; did you mean probe?"),
         (
             ("cluster.tensor_parallel_size=0",),
@@ -208,7 +243,7 @@ def test_a_request_cannot_be_changed() -> None:
         ),
         (
             ("extraction.held_out=1.5",),
-            "extraction.held_out=1.5 is no share of the pairs; use 0 to 1.",
+            "extraction.held_out=1.5 is too large; use 0 to 1.",
         ),
         (
             ("traits.anxiety.sign=0",),
@@ -225,12 +260,15 @@ def test_a_request_cannot_be_changed() -> None:
         (("steering.samples=0",), "steering.samples=0 is too small; use 1 or more."),
         (
             ("generate.temperature=-0.5",),
-            "generate.temperature=-0.5 is not a temperature; use 0 (greedy) or above.",
+            "generate.temperature=-0.5 is too small; use 0 (greedy) or more.",
         ),
         (("steering.controls=[mirror]",), "steering.controls=mirror does not exist; use one of"),
         (("extraction.site=middle",), "extraction.site=middle does not exist;"),
         (("trait=guilt", "extraction.num_pairs=999"), "extraction.num_pairs=999: trait=guilt has "),
-        (("trait=guilt", "extraction.num_pairs=2"), "extraction.num_pairs=2: trait=guilt needs at"),
+        (
+            ("trait=guilt", "extraction.num_pairs=2", "extraction.min_passed=1"),
+            "extraction.num_pairs=2: trait=guilt needs at",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -253,8 +291,49 @@ def test_steered_generation_needs_a_layer_and_a_coefficient() -> None:
     assert sentence.startswith("layer=null or coefficient=null: steered generation needs both")
 
 
+@pytest.mark.parametrize("job", ["extract", "capture", "project", "calibrate"])
+def test_a_coefficient_that_would_do_nothing_is_refused(job: str) -> None:
+    got = refusal(job, "coefficient=3")
+    assert got == (
+        f"coefficient=3: jobs.{job} steers nothing as asked; use jobs.steer, or leave it out."
+    )
+
+
+def test_generation_with_a_coefficient_needs_a_trait() -> None:
+    got = refusal("generate", "coefficient=3", "layer=2")
+    assert got.endswith("steers nothing as asked; add trait=anxiety and layer=3, or leave it out.")
+
+
 def test_generation_without_a_trait_is_plain() -> None:
     assert resolved("generate").traits == ()
+
+
+def test_every_token_selector_that_can_take_something_is_taken() -> None:
+    for tokens in ("all", "prompt[-1]", "response[0]", "response[-16]", "all[:]", "prompt[3:4]"):
+        assert resolved("steer", f"extraction.tokens='{tokens}'").config.extraction.tokens == tokens
+
+
+def test_a_list_of_all_layers_is_all_layers() -> None:
+    assert resolved("steer", "layer=[all]").layers == "all"
+
+
+@pytest.mark.parametrize("job", ["capture", "project", "calibrate", "pipeline", "generate"])
+def test_a_job_that_reads_prompts_needs_some(job: str) -> None:
+    got = refusal(job, "prompts.prompts=[]")
+    assert got == f"prompts.prompts=[]: jobs.{job} needs at least one; use prompts=everyday."
+
+
+def test_a_job_that_reads_no_prompts_needs_none() -> None:
+    assert resolved("steer", "prompts.prompts=[]").job == "steer"
+    assert resolved("generate", "prompts.prompts=[]", "generate.prompt=Hi").job == "generate"
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    assert refusal("generate", "generate.prompt=' '").startswith("generate.prompt is empty; write")
+    got = refusal("capture", "prompts.prompts=[{id: a, text: ' '}]")
+    assert got.startswith("prompts=everyday has a prompt 'a' with an empty text; write one")
+    got = refusal("capture", "prompts.prompts=[{id: '', text: hello}]")
+    assert got.startswith("prompts=everyday has a prompt '' with an empty id; write one")
 
 
 def test_two_prompts_of_one_id_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from conf.errors import UserError
 from jobs.entry import compose
 from jobs.report.console import Console
-from jobs.runner import durable_folder, make_batches
+from jobs.runner import durable_folder, make_batches, prove_folder
+from storage.errors import DiskFullError
 from tests.standin import make_model_folder
 
 
@@ -74,3 +76,41 @@ def test_a_relative_folder_of_a_submitted_job_lies_at_home(monkeypatch, tmp_path
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert durable_folder(Path("runs/x")) == tmp_path / "traitmill" / "runs" / "x"
     assert durable_folder(Path("/shared/x")) == Path("/shared/x")
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("taken", "a file of that name is there"),
+        ("taken/below", "Not a directory"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_a_place_that_can_hold_no_results_is_refused(tmp_path, place, why):
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(UserError) as caught:
+        prove_folder(tmp_path / place)
+    assert str(caught.value) == (
+        f"run_dir={tmp_path / place} cannot hold results ({why}); choose a folder that you can "
+        "write to."
+    )
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_folder_nobody_may_write_to_is_refused():
+    with pytest.raises(UserError, match=r"^run_dir=/proc/traitmill cannot hold results \("):
+        prove_folder(Path("/proc/traitmill"))
+
+
+def test_a_full_disk_is_told_as_one(monkeypatch, tmp_path):
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("jobs.runner.tempfile.TemporaryFile", full)
+    with pytest.raises(DiskFullError, match="no room under"):
+        prove_folder(tmp_path)
+
+
+def test_a_usable_folder_is_made_and_left_empty(tmp_path):
+    prove_folder(tmp_path / "a/b")
+    assert list((tmp_path / "a/b").iterdir()) == []

@@ -1,0 +1,101 @@
+"""Weight files are whole and belong to their config.json, or no rank is started for them.
+
+Only the headers are read: a safetensors file begins with the length of a JSON object that names
+each tensor's shape and place, so a file that was cut, or is of another model, shows at once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from actors.model.family import ModelFacts
+from conf.errors import UserError
+
+INDEX = "model.safetensors.index.json"
+_LENGTH = struct.Struct("<Q")
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+_EMBEDDING = re.compile(r"(?:^|\.)embed_tokens\.weight$")
+
+
+def check_weight_files(model_path: str, facts: ModelFacts) -> None:
+    """Refuse weights that are damaged, incomplete or of another shape than config.json says.
+
+    Args:
+        model_path: Folder with at least one safetensors file.
+        facts: What its config.json says.
+
+    Raises:
+        UserError: Names the folder, the file or number at fault, and the way out.
+    """
+    folder = Path(model_path)
+    shapes: dict[str, list[int]] = {}
+    for name in _names(folder):
+        shapes.update(_shapes(folder, name))
+    layers = {int(found[1]) for found in map(_LAYER.search, shapes) if found}
+    if layers and max(layers) + 1 < facts.num_layers:
+        _misfit(folder, f"{max(layers) + 1} layers", "num_hidden_layers", facts.num_layers)
+    for name, shape in shapes.items():
+        if _EMBEDDING.search(name) and shape != [facts.vocab_size, facts.hidden_size]:
+            said = f"{facts.vocab_size} and {facts.hidden_size}"
+            _misfit(folder, f"{name} of shape {shape}", "vocab_size and hidden_size", said)
+
+
+def _names(folder: Path) -> list[str]:
+    """Files that hold the weights: those that the index names, or all there are."""
+    index = folder / INDEX
+    if not index.is_file():
+        return sorted(path.name for path in folder.glob("*.safetensors"))
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"model.path={str(folder)!r} has an {INDEX} that cannot be read; download it again."
+        ) from error
+    for name in names:
+        if not (folder / Path(name).name).is_file():
+            raise UserError(
+                f"model.path={str(folder)!r} lacks {name}, which {INDEX} names; copy the missing "
+                "file."
+            )
+    return names
+
+
+def _shapes(folder: Path, name: str) -> Mapping[str, list[int]]:
+    """Shape of each tensor in one file, after its bytes were found to be all there."""
+    path = folder / Path(name).name
+    try:
+        size_bytes = path.stat().st_size
+        with path.open("rb") as file:
+            (length,) = _LENGTH.unpack(file.read(_LENGTH.size).ljust(_LENGTH.size, b"\xff"))
+            if length > size_bytes:
+                _damaged(path, f"{size_bytes} bytes are no safetensors file")
+            header: dict[str, Any] = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        ends = [tensor["data_offsets"][1] for tensor in header.values()]
+        shapes = {tensor: list(facts["shape"]) for tensor, facts in header.items()}
+    except OSError as error:
+        _damaged(path, error.strerror or str(error))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        _damaged(path, "its header cannot be read")
+    whole = _LENGTH.size + length + max(ends, default=0)
+    if size_bytes != whole:
+        _damaged(path, f"{size_bytes} of {whole} bytes are there")
+    return shapes
+
+
+def _damaged(path: Path, why: str) -> NoReturn:
+    raise UserError(
+        f"model.path={str(path.parent)!r} has a damaged {path.name} ({why}); copy it again."
+    )
+
+
+def _misfit(folder: Path, held: str, setting: str, said: object) -> NoReturn:
+    raise UserError(
+        f"model.path={str(folder)!r} holds {held}, but its config.json says {said} for {setting}; "
+        "give the config.json that belongs to these weights."
+    )
