@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from actors.request import Site
-from conf.errors import UserError
 from conf.resolve import JobRequest
 from conf.schema import PromptItem, TraitConfig
 from jobs.assemble_prompts import (
@@ -21,17 +20,16 @@ from jobs.assemble_prompts import (
     completion_work,
 )
 from jobs.assemble_steering import project_work, steered_works
+from jobs.layers import check_layers, middle_layers
+from jobs.sources import dataset_digest, prompts_digest, sources
 from jobs.stages import responses, steering
 from jobs.stages.fitting import FitWork
 from jobs.stages.judging import JudgeWork, VettingWork
 from jobs.stages.projecting import Target
 from jobs.stages.summary import SummaryWork
-from jobs.task import NUMERICS, Json, digest, make_task
+from jobs.task import NUMERICS, Json, make_task
 from jobs.traits.sides import split_groups
 from jobs.work import EXTRACTED, MAIN, Work
-
-STEERED_LAYERS = 3
-"""Layers tried when none is asked for, spread over the middle half of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,30 +63,6 @@ def assemble(request: JobRequest, identity: Identity, source: Identity | None = 
         source: Of the model that directions are found in; None: the same.
     """
     return _Assembly(request, identity, source).build()
-
-
-def check_layers(request: JobRequest, num_layers: int) -> None:
-    """Refuse a layer that the model does not have.
-
-    Raises:
-        UserError: Names the layer and the layers there are.
-    """
-    if isinstance(request.layers, tuple):
-        for layer in request.layers:
-            if layer >= num_layers:
-                raise UserError(
-                    f"layer={layer} does not exist: model={request.model_name} has {num_layers} "
-                    f"layers; use 0 to {num_layers - 1}, or all."
-                )
-
-
-def middle_layers(num_layers: int) -> tuple[int, ...]:
-    """At most ``STEERED_LAYERS`` layers, evenly spread from a quarter to three quarters."""
-    first, last = num_layers // 4, (3 * num_layers) // 4
-    count = min(STEERED_LAYERS, last - first + 1)
-    if count == 1:
-        return (first,)
-    return tuple(sorted({first + round(i * (last - first) / (count - 1)) for i in range(count)}))
 
 
 class _Assembly:
@@ -137,9 +111,11 @@ class _Assembly:
             return self.all_layers
         return default if asked is None else asked
 
-    def _add(self, work: Work, role: str = MAIN) -> str:
-        self.works.setdefault(work.task.id, replace(work, role=role))
-        return work.task.id
+    def _add(self, work: Work, role: str = MAIN, data: Mapping[str, str] | None = None) -> str:
+        before = [self.works[task].task for task in work.after]
+        task = replace(work.task, sources=sources(work.task, before, data or {}))
+        self.works.setdefault(task.id, replace(work, task=task, role=role))
+        return task.id
 
     def _extract(self, trait: TraitConfig, layers: tuple[int, ...]) -> dict[Target, str]:
         settings, seed = self.config.extraction, self.config.seed
@@ -192,7 +168,7 @@ class _Assembly:
                 dataset_digest=data,
                 site=cast("Site", settings.site),
             )
-            answered.append(self._add(work, self.found_in))
+            answered.append(self._add(work, self.found_in, {trait.name: data}))
         return tuple(answered)
 
     def _vet(self, trait: TraitConfig, answered: tuple[str, ...]) -> tuple[str, ...]:
@@ -223,7 +199,9 @@ class _Assembly:
             site=site,
             seed=seed,
         )
-        judged = [self._judge(trait, self._add(baseline), f"baseline {trait.name}")]
+        data = {trait.name: dataset_digest(trait)}
+        unsteered = self._add(baseline, data=data)
+        judged, answered = [self._judge(trait, unsteered, f"baseline {trait.name}")], []
         methods = self.request.methods
         if self.config.method is None:
             methods = methods[:1]
@@ -233,10 +211,19 @@ class _Assembly:
                 for work in steered_works(
                     self.request, self.identity.model, trait, settings, Target(layer, method), fit
                 ):
-                    judged.append(self._judge(trait, self._add(work), work.task.label))
+                    answered.append(self._add(work, data=data))
+                    judged.append(self._judge(trait, answered[-1], work.task.label))
         summed: Mapping[str, Json] = {"judgements": judged, **steering.sign_question(trait)}
         task = make_task("summary", f"summary {trait.name}", summed)
-        return self._add(SummaryWork(task=task, after=tuple(judged), trait=trait, site=site))
+        work = SummaryWork(
+            task=task,
+            after=(*judged, *answered),
+            trait=trait,
+            site=site,
+            judged=tuple(judged),
+            answered=tuple(answered),
+        )
+        return self._add(work)
 
     def _judge(self, trait: TraitConfig, answered: str, label: str) -> str:
         question: Mapping[str, Json] = {
@@ -251,7 +238,9 @@ class _Assembly:
 
     def _capture(self, layers: tuple[int, ...]) -> tuple[str, ...]:
         works = capture_works(self.request, self.identity.model, layers)
-        return tuple(self._add(work) for work in works)
+        prompts, num_prompts = self.config.prompts, self.config.capture.num_prompts
+        data = {prompts.name: prompts_digest(prompts.name, prompts.prompts[:num_prompts])}
+        return tuple(self._add(work, data=data) for work in works)
 
     def _calibrate(self, captures: tuple[str, ...], layers: tuple[int, ...]) -> None:
         self._add(calibrate_work(self.request, captures, layers))
@@ -270,7 +259,9 @@ class _Assembly:
         if self.request.traits:
             self._generate_steered(items)
         else:
-            self._add(completion_work(self.request, self.identity.model, items))
+            work = completion_work(self.request, self.identity.model, items)
+            data = {work.set_name: prompts_digest(work.set_name, items)}
+            self._add(work, data=data)
 
     def _generate_steered(self, items: tuple[PromptItem, ...]) -> None:
         """The prompts take the place of the trait's questions; no controls, no judge."""
@@ -283,6 +274,8 @@ class _Assembly:
             temperature=settings.temperature,
         )
         layers = self._layers(self.all_layers)
+        name = "prompt" if settings.prompt is not None else self.config.prompts.name
+        data = {name: prompts_digest(name, items)}
         for trait in self.request.traits:
             fits = self._extract(trait, layers)
             on_prompts = replace(trait, questions=[item.text for item in items])
@@ -291,10 +284,4 @@ class _Assembly:
                     self.request, self.identity.model, on_prompts, asked, target, fit
                 )
                 for work in works:
-                    self._add(work)
-
-
-def dataset_digest(trait: TraitConfig) -> str:
-    """sha256 over the trait's pairs and questions."""
-    pairs: list[Json] = [[pair.positive, pair.negative] for pair in trait.pairs]
-    return digest({"trait": trait.name, "pairs": pairs, "questions": list(trait.questions)})
+                    self._add(work, data=data)

@@ -9,6 +9,7 @@ from typing import Any
 from conf.resolve import JobRequest
 from conf.schema import TraitConfig
 from jobs.report.console import Console
+from jobs.report.units import strength
 from jobs.traits.steering import REVERSED_Z, Z_NEEDED, CellSummary, best_cell, verdict
 from storage.layout import REPORT
 from storage.manifest import Run
@@ -31,6 +32,8 @@ _HEADER = (
     "lowered",
     "neutral",
 )
+_NUM_FOUND = 9
+"""Columns of the first table; the rest follows in a second one, so that no line is too wide."""
 
 
 def show_results(
@@ -98,10 +101,16 @@ def show_steering(
     if lines:
         console.table(
             f"Steering, best cell with coherence {gate:g} or more: scores 0 to 100, paired by "
-            f"question\n  raised: delta by {Z_NEEDED:g} SE; lowered: negated by {REVERSED_Z:g} SE; "
-            f"neutral: random by less than {Z_NEEDED:g} SE{_meant_to_fall(falling)}",
-            _HEADER,
-            lines,
+            "question",
+            _HEADER[:_NUM_FOUND],
+            [line[:_NUM_FOUND] for line in lines],
+        )
+        console.table(
+            f"Controls in that cell\n  raised: delta by {Z_NEEDED:g} SE; lowered: negated by "
+            f"{REVERSED_Z:g} SE; neutral: random by less than {Z_NEEDED:g} SE"
+            f"{_meant_to_fall(falling)}",
+            (_HEADER[0], *_HEADER[_NUM_FOUND:]),
+            [[line[0], *line[_NUM_FOUND:]] for line in lines],
         )
 
 
@@ -132,7 +141,7 @@ def steering_line(cells: Sequence[Row], trait: TraitConfig, gate: float) -> list
         trait.name,
         str(best["layer"]),
         best["method"],
-        f"{best['coefficient']:g}",
+        strength(best),
         number(best["baseline_mean"], 1),
         number(best["trait_mean"], 1),
         signed(best["delta"]),

@@ -44,7 +44,7 @@ class ConsoleProgress:
         self.console.progress(
             done=done,
             total=self.total,
-            doing=doing,
+            doing=doing or "starting a model group",
             left_s=left_s,
             rate_tokens_per_s=tokens / elapsed if tokens else None,
         )

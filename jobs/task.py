@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
@@ -32,6 +32,8 @@ class Task:
     """What a person reads, such as ``steering anxiety layer 3``."""
     question: Mapping[str, Json]
     """What was hashed; stored as provenance."""
+    sources: Mapping[str, Json] = field(default_factory=dict)
+    """Seeds and data behind the answer, also through other tasks; stored, not hashed."""
 
 
 def make_task(kind: str, label: str, question: Mapping[str, Json]) -> Task:

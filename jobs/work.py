@@ -61,7 +61,7 @@ class Context:
 
     def commit(self, task: Task, tables: Tables) -> None:
         """Make a task done, and keep its small tables at hand for the next stage."""
-        provenance = {**self.provenance, "question": task.question}
+        provenance = {**self.provenance, **task.sources, "question": task.question}
         small = {name: table for name, table in tables.items() if name not in LARGE}
         staged = [
             stage(

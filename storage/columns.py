@@ -52,6 +52,14 @@ PROMPT_IDS = column("prompt_ids", IDS, "token ids the model read", unit="token i
 COMPLETION_IDS = column("completion_ids", IDS, "token ids the model wrote", unit="token id")
 FINISH = column("finish_reason", STRING, "eos, stop, length or error")
 COEFFICIENT = column("coefficient", FLOAT64, "as asked for; 0 is unsteered")
+COEFFICIENT_UNIT = column(
+    "coefficient_unit",
+    STRING,
+    "residual_norm: times the layer's mean residual norm; length; row_norm; fraction; none",
+)
+APPLIED_COEFFICIENT = column(
+    "applied_coefficient", FLOAT64, "length added to each steered row", unit="residual stream"
+)
 VECTOR_KIND = column("vector_kind", STRING, "trait, negated, random, or baseline when unsteered")
 JUDGE = column("judge", STRING, "which judge scored")
 JUDGE_VERSION = column("judge_version", STRING, "digest of the judge's model, prompt and rubric")

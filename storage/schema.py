@@ -26,7 +26,17 @@ DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 """Bytes of one activation value, by the dtype named in the column's metadata."""
 
 Migration = Callable[[pa.Table], pa.Table]
-MIGRATIONS: dict[tuple[str, int], Migration] = {}
+
+
+def _without_units(table: pa.Table) -> pa.Table:
+    """Summaries did not say at first what their coefficients are measured in."""
+    for name in ("coefficient_unit", "applied_coefficient"):
+        field = TABLES["steering_summary"].field(name)
+        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table
+
+
+MIGRATIONS: dict[tuple[str, int], Migration] = {("steering_summary", 1): _without_units}
 """``(table, version)`` -> what turns that version into the next one."""
 
 PARTITION_COLUMNS = ("task_id", "model")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import pyarrow as pa
 
 from storage.columns import (
+    APPLIED_COEFFICIENT,
     BOOL,
     COEFFICIENT,
+    COEFFICIENT_UNIT,
     COMPLETION,
     COMPLETION_IDS,
     DATASET_DIGEST,
@@ -54,6 +56,7 @@ _NOT_PAIRED = "the row comes from no contrast pair"
 _UNSTEERED = "nothing was steered"
 _UNSCORED = "no completion of the cell has a score"
 _ONE_VALUE = "fewer than two values"
+_OLDER = "the summary was written before this column was"
 _REFUSED = "the judge gave no score; the reason says why"
 
 RESPONSES = table(
@@ -159,13 +162,8 @@ STEERING = table(
     nullable(METHOD, _UNSTEERED),
     COEFFICIENT,
     VECTOR_KIND,
-    column("coefficient_unit", STRING, "what multiplies coefficient, such as residual_norm"),
-    column(
-        "applied_coefficient",
-        FLOAT64,
-        "length added to each steered row",
-        unit="residual stream",
-    ),
+    COEFFICIENT_UNIT,
+    APPLIED_COEFFICIENT,
     column("operator", STRING, "add, add_norm_matched, ablate, floor or ceiling"),
     column("positions", STRING, "rows that were steered, such as all or response"),
     QUESTION,
@@ -200,6 +198,8 @@ JUDGEMENTS = table(
 STEERING_SUMMARY = table(
     "steering_summary",
     *_CELL,
+    nullable(COEFFICIENT_UNIT, _OLDER),
+    nullable(APPLIED_COEFFICIENT, _OLDER),
     column("trait_mean", FLOAT64, "mean trait score", unit="0 to 100", null_when=_UNSCORED),
     column("trait_se", FLOAT64, "its standard error", unit="0 to 100", null_when=_ONE_VALUE),
     column("coherence_mean", FLOAT64, "mean coherence", unit="0 to 100", null_when=_UNSCORED),
@@ -209,6 +209,7 @@ STEERING_SUMMARY = table(
     column("delta", FLOAT64, "trait_mean less baseline_mean", unit="points", null_when=_UNSCORED),
     column("delta_se", FLOAT64, "its standard error", unit="points", null_when=_ONE_VALUE),
     column("z", FLOAT64, "delta by delta_se", null_when="delta_se is null or zero"),
+    version=2,
 )
 ACTIVATIONS = table(
     "activations",

@@ -218,6 +218,8 @@ def summary(trait: str) -> list[dict[str, object]]:
                 "site": "resid_post",
                 "method": "mean_difference",
                 "coefficient": coefficient,
+                "coefficient_unit": "residual_norm",
+                "applied_coefficient": coefficient * 10,
                 "vector_kind": kind,
                 "trait_mean": score + 5.0,
                 "trait_se": 1.53,

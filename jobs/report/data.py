@@ -23,7 +23,8 @@ Row = Mapping[str, Any]
 
 BASELINE = "baseline"
 DEFAULT_GATE = 70.0
-_CELL = ("model", "trait", "layer", "site", "method", "coefficient", "vector_kind")
+_UNIT = "coefficient_unit"
+_CELL = ("model", "trait", "layer", "site", "method", "coefficient", _UNIT, "vector_kind")
 _ANSWER = (*_CELL, "question", "sample")
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -202,7 +203,7 @@ def _is_result(task: str) -> bool:
 
 
 def _same_cell(cells: Sequence[Row], like: Row, kind: str) -> Row | None:
-    names = ("layer", "site", "method", "coefficient")
+    names = ("layer", "site", "method", "coefficient", _UNIT)
     for row in cells:
         if row["vector_kind"] == kind and all(row[name] == like[name] for name in names):
             return row

@@ -13,6 +13,7 @@ from jobs.report import plots, steering_plots
 from jobs.report.data import BASELINE, Best, ReportData, Row
 from jobs.report.markup import decimal, missing, quoted, section, visible
 from jobs.report.overview import NO_STEERING, label
+from jobs.report.units import strength
 
 NUM_SAMPLES = 4
 MAX_OPEN = 3
@@ -53,14 +54,17 @@ def heat_maps(data: ReportData, figures: Figures) -> str:
     blocks = []
     for (model, trait), best in data.best.items():
         cells = _trait_cells(data, model, trait)
-        for method in sorted({row["method"] for row in cells}):
-            rows = [row for row in cells if row["method"] == method]
-            chosen = best.row if best and best.row["method"] == method else None
+        kinds = {(row["method"], row["coefficient_unit"] or "") for row in cells}
+        for method, unit in sorted(kinds):
+            rows = [
+                r for r in cells if (r["method"], r["coefficient_unit"] or "") == (method, unit)
+            ]
+            chosen = best.row if best and best.row in rows else None
             pair = [
                 steering_plots.heat_map(
                     rows,
                     "delta",
-                    title="change of the trait score",
+                    title="change of the trait score, points",
                     scale=plots.DIVERGING,
                     limits=(-100.0, 100.0),
                     chosen=chosen,
@@ -68,7 +72,7 @@ def heat_maps(data: ReportData, figures: Figures) -> str:
                 steering_plots.heat_map(
                     rows,
                     "coherence_mean",
-                    title="coherence",
+                    title="coherence, 0 to 100",
                     scale=plots.SEQUENTIAL,
                     limits=(0.0, 100.0),
                     chosen=chosen,
@@ -92,7 +96,7 @@ def dose_responses(data: ReportData, figures: Figures) -> str:
         return section("dose", title, missing(NO_STEERING))
     blocks = []
     for (model, trait), best in chosen:
-        names = ("model", "trait", "layer", "method", "site")
+        names = ("model", "trait", "layer", "method", "site", "coefficient_unit")
         rows = [r for r in data.summary if all(r[name] == best.row[name] for name in names)]
         name = visible(f"{label(data, model, trait)}, layer {best.row['layer']}")
         figure = steering_plots.dose_response(rows, title=name, baseline=best.row, gate=data.gate)
@@ -158,7 +162,8 @@ def similarities(data: ReportData, figures: Figures) -> str:
                 name = visible(f"{label(data, model, trait)} across layers")
                 labels = [str(row["layer"]) for row in of_trait]
                 directions = [row["direction"] for row in of_trait]
-                blocks.append(figures.place(plots.similarity(labels, directions, title=name)))
+                figure = plots.similarity(labels, directions, title=name, axis="layer")
+                blocks.append(figures.place(figure))
     lead = "Cosine between unit directions: 1 the same, 0 unrelated, -1 opposite."
     return section("similarity", title, f'<div class="grid">{"".join(blocks)}</div>', lead=lead)
 
@@ -173,11 +178,11 @@ def samples(data: ReportData) -> str:
     for (model, trait), best in chosen:
         rows = _answers_at(data, best)
         head = f"{label(data, model, trait)}, layer {best.row['layer']}, coefficient "
+        head += strength(best.row)
         shown = " open" if len(blocks) < MAX_OPEN else ""
         compared = "".join(_comparison(rows[key], data) for key in _spread(rows, data, best.sign))
         blocks.append(
-            f"<details{shown}><summary><h3>{visible(head)}{best.row['coefficient']:g}</h3>"
-            f"</summary>{compared}</details>"
+            f"<details{shown}><summary><h3>{visible(head)}</h3></summary>{compared}</details>"
         )
     lead = (
         "For each trait the questions with the largest, a middle and the smallest change of the "
@@ -190,7 +195,8 @@ Answers = dict[tuple[int, int], dict[str, Row]]
 
 
 def _answers_at(data: ReportData, best: Best) -> Answers:
-    names = ("model", "trait", "layer", "site", "method", "coefficient")
+    names = ["model", "trait", "layer", "site", "method", "coefficient"]
+    names += ["coefficient_unit"] if best.row["coefficient_unit"] else []
     found: Answers = defaultdict(dict)
     for row in data.answers:
         if row["vector_kind"] == BASELINE:

@@ -20,6 +20,7 @@ from jobs.report.markup import (
     visible,
     with_error,
 )
+from jobs.report.units import strength
 
 MAX_TASK_ROWS = 400
 
@@ -52,9 +53,10 @@ def _tile(data: ReportData, model: str, trait: str) -> str:
     before, after = decimal(row["baseline_mean"]), decimal(row["trait_mean"])
     return (
         f'<article class="tile {css}"><h3>{name}</h3>'
-        f'<p class="big">{with_error(row["delta"], row["delta_se"])}</p>'
+        f'<p class="big">{with_error(row["delta"], row["delta_se"])} '
+        '<span class="error">points</span></p>'
         f"<p>{before} → {after} at layer {row['layer']}, "
-        f"coefficient {row['coefficient']:g}{_edge(data, row)}</p>"
+        f"coefficient {strength(row)}{_edge(data, row)}</p>"
         f'<p class="marks">{mark(judged.moved, yes=f"{moved} by 3 SE", no=f"not {moved} by 3 SE")}'
         f"{mark(judged.reversed, yes=f'negated {back}', no='negated does not', none='no room')}"
         f"{mark(judged.random_neutral, yes='random neutral', no='random moves it')}</p></article>"
@@ -63,7 +65,7 @@ def _tile(data: ReportData, model: str, trait: str) -> str:
 
 def _edge(data: ReportData, row: Mapping[str, Any]) -> str:
     """Say when nothing stronger was tried, so that the best may lie outside of the sweep."""
-    names = ("model", "trait", "layer", "method")
+    names = ("model", "trait", "layer", "method", "coefficient_unit")
     tried = [
         abs(cell["coefficient"])
         for cell in data.summary
@@ -80,7 +82,9 @@ def headline(data: ReportData) -> str:
     heads += ["#z", "#cross-fitted", "#negated", "#random", "#coherence", "verdict"]
     rows = [_headline_row(data, key, best) for key, best in data.best.items()]
     lead = (
-        "Mean judge score from 0 to 100 over the steering questions. Delta is paired by question, "
+        "Mean judge score from 0 to 100 over the steering questions. A coefficient is a length "
+        "added to the residual stream, or a multiple of the layer's mean residual norm (x norm). "
+        "Delta is paired by question, "
         "SE is its standard error over questions, z their ratio. The best cell is the one with the "
         "largest delta, or the lowest where the trait is meant to fall, whose mean coherence "
         f"reaches the gate of {data.gate:g}; choosing the "
@@ -101,7 +105,7 @@ def _headline_row(data: ReportData, key: tuple[str, str], best: Best | None) -> 
         name,
         str(row["layer"]),
         visible(str(row["method"]).replace("_", " ")),
-        f"{row['coefficient']:g}",
+        visible(strength(row)),
         with_error(row["baseline_mean"], row["baseline_se"], sign=False),
         with_error(row["trait_mean"], row["trait_se"], sign=False),
         f"<b>{with_error(row['delta'], row['delta_se'])}</b>",

@@ -83,9 +83,9 @@ def evaluation_by_layer(rows: Sequence[Row], *, title: str) -> Figure:
 
 
 def similarity(
-    labels: Sequence[str], directions: Sequence[Sequence[float]], *, title: str
+    labels: Sequence[str], directions: Sequence[Sequence[float]], *, title: str, axis: str = ""
 ) -> Figure:
-    """Cosine of every direction with every other."""
+    """Cosine of every direction with every other; ``axis`` says what the labels are."""
     matrix = cosine_matrix([np.asarray(direction) for direction in directions])
     values = [[round(float(v), 4) for v in line] for line in matrix]
     names = [visible(label) for label in labels]
@@ -106,10 +106,10 @@ def similarity(
     }
     layout = {
         "title": {"text": title},
-        "xaxis": {"type": "category"},
-        "yaxis": {"type": "category", "autorange": "reversed"},
+        "xaxis": {"type": "category", "title": {"text": axis}},
+        "yaxis": {"type": "category", "autorange": "reversed", "title": {"text": axis}},
     }
-    return {"data": [trace], "layout": layout, "height": 150 + 34 * len(labels)}
+    return {"data": [trace], "layout": layout, "height": (170 if axis else 150) + 34 * len(labels)}
 
 
 def projection_lines(

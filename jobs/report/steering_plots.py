@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.report.plots import Figure, Row, level, number
+from jobs.report.units import axis, strength
 
 
 def heat_map(
@@ -54,7 +55,7 @@ def heat_map(
     }
     layout: Figure = {
         "title": {"text": title},
-        "xaxis": {"title": {"text": "coefficient"}, "type": "category"},
+        "xaxis": {"title": {"text": axis(_unit(rows))}, "type": "category"},
         "yaxis": {"title": {"text": "layer"}, "type": "category"},
     }
     if chosen is not None and chosen["layer"] in layers and chosen["coefficient"] in coefficients:
@@ -83,7 +84,7 @@ def dose_response(rows: Sequence[Row], *, title: str, baseline: Row, gate: float
         traces.append(_line("coherence", coherence, "faint", "dot", errors=False))
     layout = {
         "title": {"text": title},
-        "xaxis": {"title": {"text": "coefficient (negative: negated vector)"}, "zeroline": True},
+        "xaxis": {"title": {"text": axis(_unit(rows))}, "zeroline": True},
         "yaxis": {"title": {"text": "mean score"}, "range": [-4, 104]},
         "legend": {"orientation": "h", "y": -0.32},
         "shapes": [level(gate)],
@@ -98,6 +99,10 @@ def dose_response(rows: Sequence[Row], *, title: str, baseline: Row, gate: float
 def _get(cells: Mapping[Any, Row], key: tuple[Any, Any], column: str) -> float | None:
     row = cells.get(key)
     return None if row is None else row[column]
+
+
+def _unit(rows: Sequence[Row]) -> str | None:
+    return next((row["coefficient_unit"] for row in rows), None)
 
 
 def _point(row: Row) -> tuple[float | None, float | None, float | None]:
@@ -132,7 +137,7 @@ def _line(
 def _cell_note(row: Row | None) -> str:
     if row is None:
         return "not run"
-    parts = [f"layer {row['layer']}, coefficient {row['coefficient']:g}"]
+    parts = [f"layer {row['layer']}, coefficient {strength(row)}"]
     for label, column, error in (
         ("trait", "trait_mean", "trait_se"),
         ("delta", "delta", "delta_se"),

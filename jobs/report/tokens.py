@@ -31,7 +31,7 @@ def projections(data: ReportData, figures: Figures) -> str:
     for prompt in _spread(sorted(by_prompt)):
         series = by_prompt[prompt]
         texts = "".join(
-            f'<div class="reading"><span class="who">{visible(trait)}</span>'
+            f'<div class="reading"><span class="who">{_who(trait, rows[0])}</span>'
             f'<p class="tokens">{_spans(rows, *scales[prompt[0], trait])}</p></div>'
             for trait, rows in series.items()
         )
@@ -46,7 +46,8 @@ def projections(data: ReportData, figures: Figures) -> str:
     shown = len(blocks)
     lead = (
         f"{shown} of {len(by_prompt)} prompts. Colour is the cosine between a token's row and the "
-        "trait's direction, less the trait's mean over all tokens, from "
+        "trait's direction at the layer named beside it, less the trait's mean over all tokens, "
+        "from "
         '<span class="token" style="--down:1">low</span> to '
         '<span class="token" style="--up:1">high</span>; hover for the numbers. The answer '
         "starts at the dotted line and is underlined."
@@ -97,6 +98,11 @@ def _scales(
             reach = max((abs(v - mean) for v in found), default=0.0)
             scales[prompt[0], trait] = (mean, reach if reach > SMALLEST_REACH else 1.0)
     return scales
+
+
+def _who(trait: str, row: Row) -> str:
+    where = f"layer {row['layer']}, {row['method'].replace('_', ' ')}"
+    return f"{visible(trait)}<br>{visible(where)}"
 
 
 def _spans(rows: Sequence[Row], mean: float, reach: float) -> str:

@@ -27,16 +27,25 @@ _NUMBERS = (
 )
 
 
+_CELL = ("layer", "method", "coefficient", "vector_kind")
+_LENGTHS = ("coefficient_unit", "applied_coefficient")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SummaryWork(CpuWork):
     """All cells of one trait."""
 
     trait: TraitConfig
     site: str
+    judged: tuple[str, ...]
+    """Judging tasks, the baseline's first; among ``after``."""
+    answered: tuple[str, ...]
+    """Steering tasks whose answers were judged; among ``after``."""
 
     def compute(self, context: Context) -> Tables:
         """One row for each cell, in the order of layer, method, coefficient, kind."""
-        rows = context.rows("judgements", self.after).to_pylist()
+        rows = context.rows("judgements", self.judged).to_pylist()
+        lengths = self._lengths(context)
         baseline = scored(row for row in rows if row["vector_kind"] == BASELINE)
         cells: dict[Cell, list[Mapping[str, Any]]] = {}
         for row in rows:
@@ -54,10 +63,21 @@ class SummaryWork(CpuWork):
                     "method": method,
                     "coefficient": coefficient,
                     "vector_kind": kind,
+                    **lengths[layer, method, coefficient, kind],
                     **{name: getattr(found, name) for name in _NUMBERS},
                 }
             )
         return {"steering_summary": from_rows("steering_summary", out)}
+
+    def _lengths(self, context: Context) -> dict[Cell, dict[str, object]]:
+        """What each cell's coefficient is measured in, and the length that it came to."""
+        found: dict[Cell, dict[str, object]] = {}
+        for task in self.answered:
+            answers = context.rows("steering", (task,)).select([*_CELL, *_LENGTHS])
+            for row in answers.group_by([*_CELL, *_LENGTHS]).aggregate([]).to_pylist():
+                cell = (row["layer"], row["method"], row["coefficient"], row["vector_kind"])
+                found[cell] = {name: row[name] for name in _LENGTHS}
+        return found
 
 
 def scored(rows: Any) -> list[Scored]:  # noqa: ANN401 - any iterable of judgement rows

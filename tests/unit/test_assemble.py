@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from conf.errors import UserError
-from jobs.assemble import Identity, assemble, check_layers, dataset_digest, middle_layers
+from jobs.assemble import Identity, assemble
 from jobs.entry import compose
 from jobs.report.console import Console
+from jobs.task import digest
 
 IDENTITY = Identity(
     model_digest="a" * 64,
@@ -141,30 +141,10 @@ def test_another_judge_asks_the_model_nothing_new():
     assert changed == {"judging", "summary"}
 
 
-def test_middle_layers_are_few_and_spread():
-    assert middle_layers(6) == (1, 3, 4)
-    assert middle_layers(61) == (15, 30, 45)
-    assert middle_layers(1) == (0,)
-    assert middle_layers(2) == (0, 1)
-
-
-def test_a_layer_that_does_not_exist_is_refused_with_those_that_do():
-    with pytest.raises(UserError, match="layer=6 does not exist: model=toy_mla has 6 layers"):
-        check_layers(request("steer", "layer=[1,6]"), 6)
-    check_layers(request("steer", "layer=all"), 6)
-
-
 def test_steered_generation_takes_the_prompt_for_the_question():
     labels = ids("generate", "trait=guilt", "layer=2", "coefficient=3", "generate.prompt=Hello")
     assert "steering guilt layer 2 mean_difference 3 length" in labels
     assert not any(label.startswith(("judging", "baseline")) for label in labels)
-
-
-def test_the_data_digest_follows_pairs_and_questions():
-    trait = request("extract", "trait=anxiety").traits[0]
-    fewer = request("extract", "trait=anxiety", "extraction.num_pairs=8").traits[0]
-    assert len(dataset_digest(trait)) == 64
-    assert dataset_digest(trait) != dataset_digest(fewer)
 
 
 OTHER = replace(IDENTITY, model_digest="c" * 64)
@@ -191,3 +171,22 @@ def test_extraction_from_another_model_is_the_extraction_that_this_model_would_d
         if w.role == "extract_model"
     }
     assert steered == alone
+
+
+def test_every_task_names_the_seed_and_data_behind_it_and_ids_do_not_hang_on_it():
+    asked = request("pipeline", "trait=[anxiety,guilt]", "seed=7", "layer=2")
+    for work in assemble(asked, IDENTITY):
+        assert work.task.sources["seeds"] == [7]
+        names = set(work.task.sources["dataset_digests"])
+        of_trait = {name for name in ("anxiety", "guilt") if name in work.task.label}
+        own = {"everyday"} if work.task.kind in ("capture", "projection") else set()
+        assert names == of_trait | own, work.task.label
+        assert work.task.id.endswith(digest(work.task.question)[:24])
+
+
+def test_a_typed_prompt_is_data_too():
+    asked = request("generate", "trait=guilt", "layer=2", "coefficient=3", "generate.prompt=Hello")
+    steered = next(w for w in assemble(asked, IDENTITY) if w.task.kind == "steering")
+    assert set(steered.task.sources["dataset_digests"]) == {"guilt", "prompt"}
+    (plain,) = assemble(request("generate", "generate.prompt=Hello"), IDENTITY)
+    assert set(plain.task.sources["dataset_digests"]) == {"prompt"}

@@ -74,7 +74,7 @@ def test_the_headline_has_the_numbers_of_the_best_coherent_cell(page):
     text = page[1].text
     # Layer 2 at 1.0: score 80 + 5, baseline 22.5. Layer 1 at 1.0 is below the gate.
     assert "+62.5 ± 0.8" in text
-    assert "22.5 → 85.0 at layer 2, coefficient 1, the largest tried" in text
+    assert "22.5 → 85.0 at layer 2, coefficient 1 x norm, the largest tried" in text
     assert "raised by 3 SE" in text
     assert "negated lowers" in text
     # The negated vector: 20 - 12 + 5 - 22.5.

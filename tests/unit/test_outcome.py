@@ -32,6 +32,7 @@ def cell(kind: str = "trait", **changes: Any) -> dict[str, Any]:
         "layer": 3,
         "method": "probe",
         "coefficient": 1.5,
+        "coefficient_unit": "residual_norm",
         "vector_kind": kind,
         "trait_mean": 70.0,
         "trait_se": 4.0,
@@ -121,7 +122,7 @@ def test_the_best_cell_stands_beside_its_controls() -> None:
         "guilt",
         "3",
         "probe",
-        "1.5",
+        "1.5 x norm",
         "20.0",
         "70.0",
         "+50.0",
@@ -186,9 +187,29 @@ def test_the_steering_table_has_a_line_for_each_trait_with_cells() -> None:
     lines = printed(show_steering, [cell(), NEGATED, RANDOM], {"guilt": GUILT, "calm": CALM}, 70.0)
 
     assert lines[1].startswith("Steering, best cell with coherence 70 or more")
-    assert lines[3].split()[:4] == ["trait", "layer", "method", "coefficient"]
-    assert lines[4].split()[:4] == ["guilt", "3", "probe", "1.5"]
-    assert len(lines) == 5
+    assert lines[2].split()[:4] == ["trait", "layer", "method", "coefficient"]
+    assert lines[3].split()[:6] == ["guilt", "3", "probe", "1.5", "x", "norm"]
+    assert lines[5] == "Controls in that cell"
+    assert lines[7].split() == [
+        "trait",
+        "negated",
+        "random",
+        "coherence",
+        "raised",
+        "lowered",
+        "neutral",
+    ]
+    assert lines[8].split()[0] == "guilt"
+    assert lines[8].split()[-4:] == ["95.0", "yes", "yes", "yes"]
+    assert len(lines) == 9
+
+
+def test_no_line_of_the_steering_table_is_wider_than_a_window() -> None:
+    long = cell(method="mean_difference", trait="rationalization", baseline_mean=100.0)
+    trait = TraitConfig(name="rationalization", definition="d")
+    rows = [long, NEGATED | {"trait": trait.name}, RANDOM | {"trait": trait.name}]
+    lines = printed(show_steering, rows, {"rationalization": trait}, 70.0)
+    assert max(len(line) for line in lines) <= 100
 
 
 def test_a_trait_that_is_to_fall_is_named_above_the_table() -> None:
@@ -198,9 +219,9 @@ def test_a_trait_that_is_to_fall_is_named_above_the_table() -> None:
     ]
     lines = printed(show_steering, fallen, {"guilt": GUILT, "calm": CALM}, 70.0)
 
-    assert lines[3] == "  meant to be lowered, and raised by the negated vector: calm"
-    assert lines[5].split()[0] == "calm"
-    assert lines[5].split()[-3:-1] == ["yes", "yes"]  # moved as meant, turned by its negative
+    assert lines[7] == "  meant to be lowered, and raised by the negated vector: calm"
+    assert lines[9].split()[0] == "calm"
+    assert lines[9].split()[-3:-1] == ["yes", "yes"]  # moved as meant, turned by its negative
 
 
 def test_without_cells_no_table_is_printed() -> None:

@@ -17,6 +17,7 @@ def cell(layer, coefficient, delta, kind="trait", coherence=90.0):
     return {
         "layer": layer,
         "coefficient": coefficient,
+        "coefficient_unit": "residual_norm",
         "vector_kind": kind,
         "trait_mean": None if delta is None else 20.0 + delta,
         "trait_se": 2.0,

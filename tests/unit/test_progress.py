@@ -88,6 +88,15 @@ def test_before_the_first_task_there_is_no_time_left_to_tell(clock: Clock) -> No
     assert out.getvalue() == " 75 %  30/40 tasks committed; now loading\n"
 
 
+def test_before_anything_runs_the_model_group_is_what_is_waited_for(clock: Clock) -> None:
+    out = io.StringIO()
+    told = make(out, total=40, before=0)
+    clock.now_s += 6
+    told.update(done=0, doing="", tokens=0)
+
+    assert out.getvalue() == "  0 %  0/40 tasks committed; now starting a model group\n"
+
+
 class Bytes:
     """A tokenizer whose ids are the bytes of UTF-8, so that one letter may take several."""
 

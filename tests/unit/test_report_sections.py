@@ -76,6 +76,32 @@ def test_a_cell_inside_the_sweep_is_not_called_the_largest_tried(tmp_path):
         assert "the largest tried" not in overview.tiles(ReportData(run))
 
 
+def test_lengths_and_multiples_of_the_norm_never_share_a_heat_map(tmp_path):
+    ratios = report_run.summary("guilt")
+    lengths = [
+        row | {"coefficient": row["coefficient"] * 90, "coefficient_unit": "length", "delta": 1.0}
+        for row in ratios
+    ]
+    with with_rows(tmp_path, steering_summary=[*ratios, *lengths]) as run:
+        data, figures = ReportData(run), detail.Figures()
+        detail.heat_maps(data, figures)
+        detail.dose_responses(data, figures)
+    axes = [figure["layout"]["xaxis"]["title"]["text"] for figure in figures.by_name.values()]
+    shown = [figure["data"][0]["x"] for figure in figures.by_name.values()]
+    length, norm = "length in the residual stream", "x the layer's mean residual norm"
+    assert axes == [f"coefficient ({unit})" for unit in (length, length, norm, norm, norm)]
+    assert shown[:4] == [["45", "90"]] * 2 + [["0.5", "1"]] * 2
+    assert shown[4] == [-1.0, -0.5, 0.0, 0.5, 1.0]
+
+
+def test_equal_numbers_of_different_units_are_different_cells(tmp_path):
+    ratios = report_run.summary("guilt")
+    lengths = [row | {"coefficient_unit": "length", "delta": 1.0} for row in ratios]
+    with with_rows(tmp_path, steering_summary=[*ratios, *lengths]) as run:
+        data = ReportData(run)
+    assert len(data.summary) == len(ratios) + len(lengths)
+
+
 def test_the_headline_table_has_a_column_for_each_control(data):
     made = overview.headline(data)
     heads = re.findall(r"<th[^>]*>([^<]*)</th>", made)

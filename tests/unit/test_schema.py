@@ -56,7 +56,8 @@ def test_every_column_of_every_table_says_what_it_means(name):
 @pytest.mark.parametrize("name", sorted(schema.TABLES))
 def test_every_table_carries_its_name_version_and_partition_columns(name):
     declared = schema.TABLES[name]
-    assert declared.metadata == {b"schema": name.encode(), b"schema_version": b"1"}
+    version = b"2" if name == "steering_summary" else b"1"
+    assert declared.metadata == {b"schema": name.encode(), b"schema_version": version}
     assert declared.names[:2] == ["task_id", "model"]
     assert len(set(declared.names)) == len(declared.names)
 
@@ -145,6 +146,22 @@ def test_an_older_table_is_migrated_step_by_step(monkeypatch):
     monkeypatch.setitem(schema.MIGRATIONS, ("vetting", 0), rename)
     old = pa.table({"marks": [1.0]}).replace_schema_metadata({"schema": "vetting"})
     assert schema.migrate("vetting", old).column_names == ["score"]
+
+
+def test_a_summary_without_units_is_read_with_nulls_in_their_place():
+    declared = schema.TABLES["steering_summary"]
+    units = ["coefficient_unit", "applied_coefficient"]
+    kept = [field for field in declared if field.name not in units]
+    facts = {"schema": "steering_summary", "schema_version": "1"}
+    row = {field.name: None for field in kept}
+    old = pa.Table.from_pylist(
+        [row], schema=pa.schema([f.with_nullable(True) for f in kept], facts)
+    )
+
+    new = schema.migrate("steering_summary", old)
+
+    assert set(new.column_names) == set(declared.names)
+    assert [new.column(name).to_pylist() for name in units] == [[None], [None]]
 
 
 def test_an_older_table_without_a_migration_is_refused():

@@ -304,7 +304,18 @@ def judged(context) -> None:
         run_cpu_work(work, context)
 
 
-SUMMARY = ("judging-baseline-1", "judging-steering-1")
+JUDGED, ANSWERED = ("judging-baseline-1", "judging-steering-1"), ("steering-1",)
+
+
+def summary() -> SummaryWork:
+    return SummaryWork(
+        task=task("summary-1", "summary"),
+        after=(*JUDGED, *ANSWERED),
+        trait=anxiety(),
+        site="resid_post",
+        judged=JUDGED,
+        answered=ANSWERED,
+    )
 
 
 def test_every_answer_gets_a_trait_and_a_coherence_score(context):
@@ -317,10 +328,7 @@ def test_every_answer_gets_a_trait_and_a_coherence_score(context):
 
 def test_the_summary_compares_each_cell_with_the_same_baseline(context):
     judged(context)
-    work = SummaryWork(
-        task=task("summary-1", "summary"), after=SUMMARY, trait=anxiety(), site="resid_post"
-    )
-    run_cpu_work(work, context)
+    run_cpu_work(summary(), context)
 
     cells = {
         row["vector_kind"]: row
@@ -331,6 +339,24 @@ def test_the_summary_compares_each_cell_with_the_same_baseline(context):
     assert cells["negated"]["delta"] == 0.0
     assert cells["trait"]["n"] == 6
     assert {cell["baseline_mean"] for cell in cells.values()} == {0.0}
+
+
+def test_the_summary_says_what_a_coefficient_is_measured_in_and_came_to(context):
+    judged(context)
+    run_cpu_work(summary(), context)
+
+    cells = context.rows("steering_summary", ["summary-1"]).to_pylist()
+    answers = context.rows("steering", ANSWERED).to_pylist()
+
+    assert {cell["coefficient_unit"] for cell in cells} == {"residual_norm"}
+    for cell in cells:
+        (length,) = {
+            row["applied_coefficient"]
+            for row in answers
+            if row["vector_kind"] == cell["vector_kind"]
+        }
+        assert cell["applied_coefficient"] == length
+        assert abs(length) != cell["coefficient"]
 
 
 def test_a_missing_score_stays_missing_in_the_join():
@@ -432,12 +458,7 @@ def test_projection_onto_all_asked_directions_has_rows_for_each(context):
 
 def test_without_a_coherent_cell_there_is_no_best_direction(context):
     judged(context)
-    run_cpu_work(
-        SummaryWork(
-            task=task("summary-1", "summary"), after=SUMMARY, trait=anxiety(), site="resid_post"
-        ),
-        context,
-    )
+    run_cpu_work(summary(), context)
     run_group_work(capture(), context)
     work = ProjectWork(
         task=task("projection-1", "projection"),
