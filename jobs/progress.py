@@ -35,6 +35,8 @@ class ConsoleProgress:
     def update(self, *, done: int, doing: str, tokens: int) -> None:
         """Tell how far the plan is, if enough time has passed since the last line."""
         now = time.monotonic()
+        if not doing and done == self.done_before:
+            self._started_s = now  # a group that starts says nothing about the speed of the work
         if now - self._last_s < self.interval_s:
             return
         self._last_s = now

@@ -97,6 +97,20 @@ def test_before_anything_runs_the_model_group_is_what_is_waited_for(clock: Clock
     assert out.getvalue() == "  0 %  0/40 tasks committed; now starting a model group\n"
 
 
+def test_the_time_a_group_takes_to_start_is_no_part_of_the_speed(clock: Clock) -> None:
+    out = io.StringIO()
+    told = make(out, total=40, before=0)
+    for _ in range(10):
+        clock.now_s += 4
+        told.update(done=0, doing="", tokens=0)
+    clock.now_s += 10
+    told.update(done=10, doing="x", tokens=5000)
+
+    # 10 tasks in 10 s, not in 50 s.
+    last = out.getvalue().splitlines()[-1]
+    assert last == " 25 %  10/40 tasks committed, 500 tokens/s, about 30 s left; now x"
+
+
 class Bytes:
     """A tokenizer whose ids are the bytes of UTF-8, so that one letter may take several."""
 

@@ -304,17 +304,17 @@ def judged(context) -> None:
         run_cpu_work(work, context)
 
 
-JUDGED, ANSWERED = ("judging-baseline-1", "judging-steering-1"), ("steering-1",)
+JUDGED, STEERED = ("judging-baseline-1", "judging-steering-1"), ("steering-1",)
 
 
 def summary() -> SummaryWork:
     return SummaryWork(
         task=task("summary-1", "summary"),
-        after=(*JUDGED, *ANSWERED),
+        after=(*JUDGED, *STEERED),
         trait=anxiety(),
         site="resid_post",
         judged=JUDGED,
-        answered=ANSWERED,
+        answered=STEERED,
     )
 
 
@@ -346,7 +346,7 @@ def test_the_summary_says_what_a_coefficient_is_measured_in_and_came_to(context)
     run_cpu_work(summary(), context)
 
     cells = context.rows("steering_summary", ["summary-1"]).to_pylist()
-    answers = context.rows("steering", ANSWERED).to_pylist()
+    answers = context.rows("steering", STEERED).to_pylist()
 
     assert {cell["coefficient_unit"] for cell in cells} == {"residual_norm"}
     for cell in cells:
