@@ -201,7 +201,8 @@ class _Assembly:
         )
         data = {trait.name: dataset_digest(trait)}
         unsteered = self._add(baseline, data=data)
-        judged, answered = [self._judge(trait, unsteered, f"baseline {trait.name}")], []
+        judged = [self._judge(trait, unsteered, f"baseline {trait.name}")]
+        answered: list[str] = []
         methods = self.request.methods
         if self.config.method is None:
             methods = methods[:1]

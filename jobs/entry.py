@@ -232,9 +232,10 @@ def _hydra_errors(
     job: str, text: str = "", others: tuple[type[Exception], ...] = ()
 ) -> Iterator[None]:
     """Turn what Hydra and OmegaConf say into one sentence with a way out."""
+    known: tuple[type[Exception], ...] = (HydraException, OmegaConfBaseException, *others)
     try:
         yield
-    except (HydraException, OmegaConfBaseException, *others) as error:
+    except known as error:
         raise UserError(translate(job, error, text)) from error
 
 

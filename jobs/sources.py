@@ -25,7 +25,7 @@ def sources(task: Task, before: Iterable[Task], data: Mapping[str, str]) -> dict
         ``seeds`` in order, and ``dataset_digests`` by trait or prompt set.
     """
     own = task.question.get("seed")
-    seeds = {own} if isinstance(own, int) else set()
+    seeds: set[int] = {own} if isinstance(own, int) else set()
     digests = dict(data)
     for earlier in before:
         seeds |= set(cast("Sequence[int]", earlier.sources.get("seeds", ())))
