@@ -76,19 +76,7 @@ def resolve(composed: DictConfig, overrides: Sequence[str] = ()) -> JobRequest:
     coefficients = _coefficients(config)
     if config.job in NEEDS_TRAIT and not traits:
         raise UserError(f"trait=[]: jobs.{config.job} needs at least one; use trait=anxiety.")
-    if coefficients is not None and (config.job in STEERS_NOTHING or not traits):
-        way_out = "use jobs.steer, or leave it out"
-        if config.job == "generate":
-            way_out = "add trait=anxiety and layer=3, or leave it out"
-        raise UserError(
-            f"coefficient={config.coefficient}: jobs.{config.job} steers nothing as asked; "
-            f"{way_out}."
-        )
-    if config.job == "generate" and traits and (layers is None or coefficients is None):
-        raise UserError(
-            "layer=null or coefficient=null: steered generation needs both; "
-            "add layer=3 coefficient=2, or leave trait out."
-        )
+    _check_steering(config, layers, coefficients)
     path = _model_path(config.model)
     return JobRequest(
         job=config.job,
@@ -102,6 +90,23 @@ def resolve(composed: DictConfig, overrides: Sequence[str] = ()) -> JobRequest:
         run_dir=_home("run_dir", config.run_dir),
         overrides=tuple(overrides),
     )
+
+
+def _check_steering(config: JobConfig, layers: object, coefficients: object) -> None:
+    """Refuse a coefficient that would do nothing, and steering without a place or a length."""
+    if coefficients is not None and (config.job in STEERS_NOTHING or not config.traits):
+        way_out = "use jobs.steer, or leave it out"
+        if config.job == "generate":
+            way_out = "add trait=anxiety and layer=3, or leave it out"
+        raise UserError(
+            f"coefficient={config.coefficient}: jobs.{config.job} steers nothing as asked; "
+            f"{way_out}."
+        )
+    if config.job == "generate" and config.traits and (layers is None or coefficients is None):
+        raise UserError(
+            "layer=null or coefficient=null: steered generation needs both; "
+            "add layer=3 coefficient=2, or leave trait out."
+        )
 
 
 def extraction_request(request: JobRequest) -> JobRequest | None:

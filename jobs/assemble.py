@@ -216,7 +216,7 @@ class _Assembly:
                     judged.append(self._judge(trait, answered[-1], work.task.label))
         summed: Mapping[str, Json] = {"judgements": judged, **steering.sign_question(trait)}
         task = make_task("summary", f"summary {trait.name}", summed)
-        work = SummaryWork(
+        summed_up = SummaryWork(
             task=task,
             after=(*judged, *answered),
             trait=trait,
@@ -224,7 +224,7 @@ class _Assembly:
             judged=tuple(judged),
             answered=tuple(answered),
         )
-        return self._add(work)
+        return self._add(summed_up)
 
     def _judge(self, trait: TraitConfig, answered: str, label: str) -> str:
         question: Mapping[str, Json] = {

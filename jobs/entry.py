@@ -99,6 +99,7 @@ def compose(job: str, arguments: list[str], console: Console) -> list[JobRequest
     launcher.register()
     overrides = [placed(readable(text)) for text in flags.overrides]
     check(_choices(job, overrides, sweep=flags.multirun), job)
+    _check_second(overrides)
     collected: list[tuple[DictConfig, list[str]]] = []
     launcher.deliver_to(lambda config, typed: collected.append((config, typed)))
     with _hydra_errors(job, others=OF_HYDRA), tempfile.TemporaryDirectory() as scratch:
@@ -156,15 +157,19 @@ def placed(text: str) -> str:
     return f"model@{text}" if is_choice else text
 
 
-def _choices(job: str, overrides: list[str], *, sweep: bool) -> list[Choice]:
-    """The overrides as keys and values; sweeps and lists give several values."""
-    parser = OverridesParser.create()
-    found: list[Choice] = []
+def _check_second(overrides: list[str]) -> None:
+    """Refuse settings of a second model when none was chosen."""
     second = [text for text in overrides if text.startswith("extract_model.")]
     if second and not any(text.startswith("model@extract_model=") for text in overrides):
         raise UserError(
             f"{second[0]}: no second model was chosen; add extract_model=NAME before it."
         )
+
+
+def _choices(job: str, overrides: list[str], *, sweep: bool) -> list[Choice]:
+    """The overrides as keys and values; sweeps and lists give several values."""
+    parser = OverridesParser.create()
+    found: list[Choice] = []
     for text in overrides:
         if "=" not in text and not text.startswith("~"):
             raise UserError(f"{text}: jobs.{job} takes key=value; write it like layer=3.")
