@@ -101,8 +101,8 @@ def _scales(
 
 
 def _who(trait: str, row: Row) -> str:
-    where = f"layer {row['layer']}, {row['method'].replace('_', ' ')}"
-    return f"{visible(trait)}<br>{visible(where)}"
+    method = row["method"].replace("_", " ")
+    return f"{visible(trait)}, layer {row['layer']}<br>{visible(method)}"
 
 
 def _spans(rows: Sequence[Row], mean: float, reach: float) -> str:

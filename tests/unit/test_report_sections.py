@@ -224,6 +224,7 @@ def test_a_token_tells_its_numbers_and_a_line_break_is_seen(tmp_path):
     assert "id 8  position 3" in made
     assert "t2\u23cex\u21e5" in made
     assert made.count('class="token answer"') == 6 * 3
+    assert made.count('<span class="who">guilt, layer 2<br>mean difference</span>') == 6
 
 
 def test_long_prompts_are_cut(tmp_path, monkeypatch):
