@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from conf.describe import did_you_mean, settings
 from conf.errors import UserError
-from conf.schema import GROUPS, JobConfig, ModelConfig
+from conf.schema import GROUPS, METHODS, JobConfig, ModelConfig
 
 FOLDER = Path(__file__).parent
 
@@ -38,6 +38,11 @@ class Choice(NamedTuple):
 def options(group: str) -> list[str]:
     """Names of the files of one config group."""
     return sorted(path.stem for path in (FOLDER / group).glob("*.yaml"))
+
+
+def names_of(key: str) -> list[str]:
+    """What a setting that is chosen by name may be called; none for numbers and texts."""
+    return options(key) if key in GROUPS else sorted(METHODS) if key == "method" else []
 
 
 @cache

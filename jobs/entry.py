@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Sweep
+from hydra.core.override_parser.types import Glob, Override, Sweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.choices import Choice, check, takes_list
+from conf.choices import Choice, check, names_of, takes_list
 from conf.errors import UserError
 from conf.resolve import JobRequest, resolve
 from conf.schema import register
@@ -97,7 +97,7 @@ def compose(job: str, arguments: list[str], console: Console) -> list[JobRequest
         return None
     register()
     launcher.register()
-    overrides = [placed(readable(text)) for text in flags.overrides]
+    overrides = [expanded(placed(readable(text))) for text in flags.overrides]
     check(_choices(job, overrides, sweep=flags.multirun), job)
     _check_second(overrides)
     collected: list[tuple[DictConfig, list[str]]] = []
@@ -164,6 +164,40 @@ def _check_second(overrides: list[str]) -> None:
         raise UserError(
             f"{second[0]}: no second model was chosen; add extract_model=NAME before it."
         )
+
+
+def expanded(text: str) -> str:
+    """``trait=glob(a*)`` with the names that it means; whatever has no glob comes back as it was.
+
+    Hydra itself expands globs over groups of files alone, and drops the points of any other.
+
+    Raises:
+        UserError: Nothing has such a name, or the setting has no names to choose among.
+    """
+    if "glob(" not in text:
+        return text
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        return text  # refused with the others, in its own words
+    value = override.value()
+    items = value if isinstance(value, list) else [value]
+    if not any(isinstance(item, Glob) for item in items):
+        return text
+    key = override.key_or_group
+    names = names_of(key)
+    if not names:
+        raise UserError(
+            f"{text}: glob() chooses among names, and {key} has none; list the values, or write "
+            f"{key}=range(START,STOP,STEP)."
+        )
+    found: list[str] = []
+    for item in items:
+        found += item.filter(names) if isinstance(item, Glob) else [str(item)]
+    if not found:
+        raise UserError(f"{text}: no name matches; {key} is one of {', '.join(names)}.")
+    listed = ",".join(dict.fromkeys(found))
+    return f"{text.split('=', 1)[0]}=" + (f"[{listed}]" if isinstance(value, list) else listed)
 
 
 def _choices(job: str, overrides: list[str], *, sweep: bool) -> list[Choice]:

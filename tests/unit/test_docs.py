@@ -95,7 +95,7 @@ def _commands(text: str) -> list[tuple[str, list[str]]]:
     """(job, arguments) of each job command in the text's code blocks."""
     joined = re.sub(r"\\\n\s*", " ", _code_blocks(text))
     pattern = r"(?:python3? -m jobs\.|traitmill )(\w+)((?: +[^\s#]+)*)"
-    return [(job, arguments.split()) for job, arguments in re.findall(pattern, joined)]
+    return [(job, shlex.split(arguments)) for job, arguments in re.findall(pattern, joined)]
 
 
 def test_the_readme_has_a_command_for_the_toy_model_and_one_for_gpus() -> None:
@@ -109,6 +109,7 @@ def test_every_setting_in_a_readme_command_is_in_the_schema() -> None:
     """Each ``key=value`` of the README is a group with that choice, or a leaf of the schema."""
     from conf.describe import settings
     from conf.schema import GROUPS, JOBS, JobConfig
+    from jobs.entry import expanded
 
     leaves = {setting.path for setting in settings(JobConfig)}
     bad = []
@@ -118,7 +119,7 @@ def test_every_setting_in_a_readme_command_is_in_the_schema() -> None:
         for argument in arguments:
             if argument.startswith("--") or "=" not in argument:
                 continue
-            key, value = argument.split("=", 1)
+            key, value = expanded(argument).split("=", 1)
             choices = value.strip("'\"[]").split(",")
             if key == "extract_model":  # the group model, for a second one
                 key = "model"

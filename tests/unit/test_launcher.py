@@ -39,6 +39,48 @@ def test_ranges_and_lists_sweep_too():
     assert [p.layers for p in points("layer=[1,2],all")] == [(1, 2), "all"]
 
 
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        ("trait=glob(con*)", ["concealment", "confidence", "conflicted"]),
+        ("trait=glob(con*,exclude=conf*)", ["concealment"]),
+        ("trait=glob([anx*,gui*])", ["anxiety", "guilt"]),
+    ],
+)
+def test_globs_sweep_over_the_names_that_match(typed, names):
+    assert [p.traits[0].name for p in points(typed, "layer=1")] == names
+
+
+def test_globs_choose_models_methods_and_lists_of_one_point_too():
+    assert [p.model_name for p in points("model=glob(toy_*)", "layer=1")] == ["toy_gqa", "toy_mla"]
+    assert [p.methods for p in points("method=glob(*probe*)")] == [("probe",)]
+    (point,) = compose("steer", ["trait=[lying,glob(anx*)]"], Console())
+    assert [trait.name for trait in point.traits] == ["lying", "anxiety"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("trait=glob(xyz*)", r"trait=glob\(xyz\*\): no name matches; trait is one of anxiety, "),
+        ("layer=glob(*)", r"layer has none; list the values, or write layer=range"),
+        ("triat=glob(*)", r"triat has none"),
+    ],
+)
+def test_a_glob_that_means_nothing_is_refused(typed, sentence):
+    with pytest.raises(UserError, match=sentence):
+        points(typed)
+
+
+def test_a_glob_without_multirun_is_told_how_to_say_it():
+    with pytest.raises(UserError, match=r"write trait=\[anxiety,guilt\] for a list, or add"):
+        compose("steer", ["trait=glob([anx*,gui*])"], Console())
+
+
+def test_a_range_keeps_every_third_layer_of_a_deep_model():
+    made = points("layer=range(9,37,3)")
+    assert [p.layers[0] for p in made] == [9, 12, 15, 18, 21, 24, 27, 30, 33, 36]
+
+
 def test_twenty_points_over_four_traits_and_five_layers():
     made = points("trait=anxiety,guilt,lying,deception", "layer=0,1,2,3,4", "coefficient=2")
     assert len(made) == 20
