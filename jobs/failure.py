@@ -1,7 +1,7 @@
 """What follows a failure depends on its type and on how often it happened, on nothing else.
 
 A table, without clocks or state, so that every row can be read and tested. ``RETRY`` tries the same
-work again (on a new model group, if the old one is gone); ``SPLIT`` halves a bundle, to find the
+work again (on a new model group, if the old one is gone); ``SPLIT`` cuts a bundle, to find the
 task that kills groups; ``SKIP`` fails the task and goes on; ``STOP`` ends the run.
 """
 
@@ -56,8 +56,8 @@ def decide(
 
     Args:
         error: What was raised.
-        attempt: Times this work has failed, this one included; 1 is the first. A half of a split
-            bundle inherits the count, so a poison task costs at most one group per halving.
+        attempt: Times this work has failed, this one included; 1 is the first. A part of a split
+            bundle inherits the count, so a poison task costs one group more after the split.
         num_tasks: Tasks in the failed bundle; 1 for work on the CPU.
         max_attempts: Failures of one piece of work before it is split or skipped.
     """

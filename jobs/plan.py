@@ -34,13 +34,18 @@ class PlannedBundle:
         """Sequences in the bundle."""
         return sum(work.num_requests for work in self.works)
 
-    def halves(self) -> tuple[PlannedBundle, PlannedBundle]:
-        """Two smaller bundles, to find the task that a group cannot survive."""
+    def parts(self, *, alone: bool) -> tuple[PlannedBundle, ...]:
+        """Smaller bundles, to find the task that a group refuses or does not survive.
+
+        Args:
+            alone: True: every task by itself, where each further failure would cost a group; else
+                two halves.
+        """
         middle = len(self.works) // 2
-        return (
-            PlannedBundle(f"{self.id}.0", self.works[:middle]),
-            PlannedBundle(f"{self.id}.1", self.works[middle:]),
-        )
+        cuts = [(one,) for one in self.works]
+        if not alone:
+            cuts = [self.works[:middle], self.works[middle:]]
+        return tuple(PlannedBundle(f"{self.id}.{i}", works) for i, works in enumerate(cuts))
 
 
 @dataclass

@@ -279,8 +279,8 @@ class Scheduler:
         if decision is Decision.SKIP:
             self._give_up(bundle.works[0], error)
             return
-        again = bundle.halves() if decision is Decision.SPLIT else (bundle,)
-        for part in again:
+        is_lost = not isinstance(error, RequestRefused)
+        for part in bundle.parts(alone=is_lost) if decision is Decision.SPLIT else (bundle,):
             self._failures[part.id] = attempt
             if any(self._tasks[task] in OPEN for task in part.task_ids):
                 self._queue.push(part, place_of=bundle.id)

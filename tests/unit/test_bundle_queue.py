@@ -97,10 +97,10 @@ def test_halves_stand_where_the_whole_stood():
     queue, _ = queue_of(work("a"), work("b"), work("c"), work("d"), work("e"), size=2)
     first = queue.pop("model")
     assert first is not None
-    for half in first.halves():
+    for half in first.parts(alone=False):
         queue.push(half, place_of=first.id)
     assert drain(queue) == [("a",), ("b",), ("c", "d"), ("e",)]
-    queue.push(first.halves()[1])
+    queue.push(first.parts(alone=False)[1])
     assert drain(queue) == [("b",)]
 
 

@@ -148,7 +148,7 @@ def test_every_work_is_in_exactly_one_bundle(sizes: list[int], limit: int) -> No
 def test_a_halved_bundle_keeps_every_task_once_and_in_order() -> None:
     plan = planned(*(group_work(name) for name in "abcde"))
     plan.form_bundles(10)
-    left, right = plan.bundles[0].halves()
+    left, right = plan.bundles[0].parts(alone=False)
 
     assert (labels(left), labels(right)) == (["a", "b"], ["c", "d", "e"])
     assert (left.id, right.id) == ("responses-b0000.0", "responses-b0000.1")
@@ -160,11 +160,20 @@ def test_halving_ends_at_single_tasks() -> None:
     plan.form_bundles(10)
     bundle, steps = plan.bundles[0], 0
     while len(bundle.works) > 1:
-        bundle, _ = bundle.halves()
+        bundle, _ = bundle.parts(alone=False)
         steps += 1
 
     assert steps == 3
     assert labels(bundle) == ["a"]
+
+
+def test_a_bundle_that_costs_groups_is_cut_into_single_tasks() -> None:
+    plan = planned(*(group_work(name) for name in "abc"))
+    plan.form_bundles(10)
+    parts = plan.bundles[0].parts(alone=True)
+
+    assert [labels(one) for one in parts] == [["a"], ["b"], ["c"]]
+    assert [one.id for one in parts] == [f"responses-b0000.{i}" for i in range(3)]
 
 
 def test_work_for_different_models_never_shares_a_bundle() -> None:

@@ -233,25 +233,23 @@ def test_a_bundle_that_only_waited_behind_the_failure_keeps_a_clean_record():
     assert ("ask-b0001", 0, "retry") in rows
 
 
-def test_a_poison_task_is_found_by_halving_and_skipped_while_its_neighbours_finish():
+def test_a_poison_task_costs_three_groups_in_any_bundle_while_its_neighbours_finish():
     def fail(bundle):
         poisoned = any(request.id.startswith("poison") for request in bundle.requests)
         return died(bundle.id) if poisoned else None
 
-    works = [Asks(task(name)) for name in ("a", "b", "poison", "c")]
+    names = [f"t{i:02d}" for i in range(20)]
+    works = [Asks(task(name)) for name in (*names[:13], "poison", *names[13:])]
     works.append(Computes(task("needs", "fit"), after=("poison",)))
-    harness = Harness(works, fail=fail).run()
+    harness = Harness(works, fail=fail, max_requests=256).run()
 
-    assert harness.states() == {
-        "a": "done",
-        "b": "done",
-        "poison": "failed",
-        "c": "done",
-        "needs": "blocked",
-    }
+    states = harness.states()
+    assert (states.pop("poison"), states.pop("needs")) == ("failed", "blocked")
+    assert states == dict.fromkeys(names, "done")
     assert "poison" in harness.scheduler.errors["poison"]
-    # Two for the whole bundle, one for each halving on the way to a single task.
-    assert len(harness.groups) <= 5
+    # Two for the whole bundle, and one for the task alone; the last answers its neighbours.
+    assert [bundle for _, bundle in harness.sent if bundle == "ask-b0000"] == ["ask-b0000"] * 2
+    assert len(harness.groups) == 4
 
 
 def test_a_refused_bundle_keeps_its_group():
