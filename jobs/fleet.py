@@ -123,15 +123,18 @@ class Fleet:
         """Give a group a bundle."""
         self._flying[id(load)] = load
         lane.num_flying += 1
+        if lane.keeps_time and lane.clock is not None:
+            lane.clock.switch("busy")
         lane.send(bundle, load)
 
     def blame(self, why: Use) -> None:
         """Book the time of groups that have nothing to do to what keeps work from them."""
-        if self.note_use is None:
-            return
         for lane in self._lanes:
-            is_idle = lane.state is LaneState.READY and not lane.num_flying
-            if is_idle and lane.clock is not None and lane.clock.use != "busy":
+            if lane.state is not LaneState.READY or lane.num_flying or lane.clock is None:
+                continue
+            if lane.keeps_time:
+                lane.clock.switch(why)
+            elif self.note_use is not None and lane.clock.use != "busy":
                 self.note_use(lane.label, lane.clock, why)
 
     def wait(self, timeout_s: float) -> list[Flight]:

@@ -84,7 +84,9 @@ class GroupLane:
         num_flying: Bundles sent and not landed, counted by the owner.
         since_s: When the state, or the number in flight, last changed; of the monotonic clock.
         began: When the start began, seconds since the epoch.
-        clock: What the group's seconds go to; None before it is up, and for a resident group.
+        clock: What the group's seconds go to; None before it is up.
+        keeps_time: True when the clock is ours, because the group's own is out of reach: a resident
+            group's, whose time other jobs use too.
         label: What metrics call the group.
     """
 
@@ -104,6 +106,7 @@ class GroupLane:
         self.since_s = time.monotonic()
         self.began = time.time()
         self.clock: GroupClock | None = None
+        self.keeps_time = False
         self.label = ""
         self.max_in_flight = max_in_flight
         self._start_group = start_group
@@ -143,7 +146,9 @@ class GroupLane:
         expected: GroupError | UserError | None = None
         try:
             with contextlib.closing(self._start_group(self.seat)) as group:
-                self.clock = getattr(group, "clock", None)
+                known: GroupClock | None = getattr(group, "clock", None)
+                self.keeps_time = known is None
+                self.clock = known or GroupClock("queue")
                 self.label = getattr(getattr(group, "cluster", None), "name", self.name)
                 self._report(Ready(self))
                 self._serve(group)

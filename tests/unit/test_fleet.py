@@ -257,11 +257,7 @@ def test_time_without_work_is_booked_to_what_keeps_it_away_and_summed_at_the_end
     one.fleet.blame("judge")  # nobody is up yet
     one.up(1, {"model": 1})
     lane = one.fleet._lanes[0]
-    assert lane.clock is None  # a group that keeps no time, such as a resident one
-    one.fleet.blame("judge")
-    assert booked == []
-
-    lane.clock, lane.label = GroupClock("queue"), "toy"
+    lane.clock, lane.label, lane.keeps_time = GroupClock("queue"), "toy", False
     one.fleet.blame("judge")
     one.fleet.blame("write")
     lane.clock.switch("busy")
@@ -270,4 +266,25 @@ def test_time_without_work_is_booked_to_what_keeps_it_away_and_summed_at_the_end
     one.fleet.close()
     assert {use for use, seconds in one.fleet.uses.items() if seconds} == {
         *("queue", "judge", "write", "busy")
+    }
+
+
+def test_of_a_resident_group_the_run_books_the_time_itself_and_exports_none(scene):
+    """Its supervisor exports the group's own time, which other jobs use too."""
+    one = scene()
+    one.fleet.note_use = lambda *_: pytest.fail("exported")
+    one.up(1, {"model": 1})
+    lane = one.fleet._lanes[0]
+    assert (lane.keeps_time, lane.clock.use) == (True, "queue")
+    one.fleet.blame("judge")
+    assert lane.clock.use == "judge"
+    one.send("a")
+    one.fleet.blame("write")  # it is at work
+    assert lane.clock.use == "busy"
+    one.until(lambda: not lane.num_flying)
+    one.fleet.blame("write")
+    assert lane.clock.use == "write"
+    one.fleet.close()
+    assert {use for use, seconds in one.fleet.uses.items() if seconds} == {
+        *("queue", "judge", "busy", "write")
     }
