@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 import os
 import sys
 import threading
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
 
+from actors import rank_log
 from actors.rank_report import RankAnswer, RankFacts, RankStatus
 from actors.request import Bundle, EngineSpec, ModelInfo, Reply, Token
 from actors.shares import CapturedPart, own_parts, strip
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import TCPStore
 
     from actors.rendezvous import RankAssignment
+
+logger = logging.getLogger(__name__)
 
 CONCURRENCY_GROUPS = {"watch": 1, "control": 1, "rows": 1}
 """``watch`` blocks one thread for ever, ``control`` answers meanwhile, ``rows`` leave meanwhile."""
@@ -178,6 +182,7 @@ class RankActor:
 
         from actors import rendezvous
 
+        rank_log.open_log(self._name, assignment.rank)
         self._thread_id = threading.get_ident()
         torch.set_num_threads(assignment.threads)
         torch.set_grad_enabled(False)
@@ -188,6 +193,7 @@ class RankActor:
         if self._assignment is None:
             raise RuntimeError("load was called before join")
         module, _, attribute = engine.partition(":")
+        began = time.monotonic()
         factory: Any = importlib.import_module(module)
         for part in attribute.split("."):
             factory = getattr(factory, part)
@@ -198,7 +204,12 @@ class RankActor:
             process_group=self._group,
             decode=TextDecoder(spec.model_path, trust_remote_code=spec.trust_remote_code),
         )
-        return self._engine.info
+        info, took_s = self._engine.info, time.monotonic() - began
+        logger.info(
+            "loaded %s in %.1f s: %d layers, %.3f GB of weights on this rank, %d KV pages",
+            *(info.model_type, took_s, info.num_layers, info.weight_bytes / 1e9, info.num_pages),
+        )
+        return info
 
     def _run(
         self,

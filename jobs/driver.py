@@ -162,7 +162,7 @@ def _join() -> None:
     submitted = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") is not None
     try:
         ray.init(
-            log_to_driver=False,
+            log_to_driver=submitted,  # what rank 0 says belongs into the job's log
             logging_level=logging.WARNING,
             runtime_env=None if submitted else {"env_vars": _paths()},
         )
