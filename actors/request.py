@@ -265,8 +265,8 @@ class EngineSpec:
     device: Literal["cpu", "cuda"] = "cpu"
     tensor_parallel_size: int = 1
     max_batch_tokens: int = 2048
-    """Prompt tokens in one forward at most: longer prompts are prefilled in chunks of this. Rows that
-    decode come on top."""
+    """Prompt tokens in one forward at most: longer prompts are prefilled in chunks of this. Decode
+    rows come on top."""
     max_batch_requests: int = 256
     """Sequences decoded together at most."""
     page_size: int = 16

@@ -18,16 +18,17 @@ from collections.abc import Callable, Iterator, Sequence
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, Sweep
+from hydra.core.override_parser.types import Override, Sweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.choices import Choice, check, names_of, takes_list
+from conf.choices import Choice, check, takes_list
 from conf.errors import UserError
 from conf.resolve import JobRequest, resolve
 from conf.schema import register
 from jobs import launcher
+from jobs.overrides import expanded, readable
 from jobs.report.console import Console
 
 
@@ -135,22 +136,6 @@ def _flags(arguments: list[str], flags: argparse.Namespace) -> list[str]:
     return [item for item in arguments if item not in flags.overrides]
 
 
-def readable(text: str) -> str:
-    """The override, its value quoted if only that makes it readable: ``tokens=response[:5]``.
-
-    Lists and dictionaries are left as they are, so that an unclosed one is still an error.
-    """
-    key, _, value = text.partition("=")
-    if not value or value[0] in "[{'\"":
-        return text
-    try:
-        OverridesParser.create().parse_override(text)
-    except HydraException:
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"{key}='{escaped}'"
-    return text
-
-
 def placed(text: str) -> str:
     """``extract_model=NAME`` in Hydra's words: another choice of the group model, in that place."""
     is_choice = text.startswith("extract_model=") and text != "extract_model=null"
@@ -164,40 +149,6 @@ def _check_second(overrides: list[str]) -> None:
         raise UserError(
             f"{second[0]}: no second model was chosen; add extract_model=NAME before it."
         )
-
-
-def expanded(text: str) -> str:
-    """``trait=glob(a*)`` with the names that it means; whatever has no glob comes back as it was.
-
-    Hydra itself expands globs over groups of files alone, and drops the points of any other.
-
-    Raises:
-        UserError: Nothing has such a name, or the setting has no names to choose among.
-    """
-    if "glob(" not in text:
-        return text
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except HydraException:
-        return text  # refused with the others, in its own words
-    value = override.value()
-    items = value if isinstance(value, list) else [value]
-    if not any(isinstance(item, Glob) for item in items):
-        return text
-    key = override.key_or_group
-    names = names_of(key)
-    if not names:
-        raise UserError(
-            f"{text}: glob() chooses among names, and {key} has none; list the values, or write "
-            f"{key}=range(START,STOP,STEP)."
-        )
-    found: list[str] = []
-    for item in items:
-        found += item.filter(names) if isinstance(item, Glob) else [str(item)]
-    if not found:
-        raise UserError(f"{text}: no name matches; {key} is one of {', '.join(names)}.")
-    listed = ",".join(dict.fromkeys(found))
-    return f"{text.split('=', 1)[0]}=" + (f"[{listed}]" if isinstance(value, list) else listed)
 
 
 def _choices(job: str, overrides: list[str], *, sweep: bool) -> list[Choice]:

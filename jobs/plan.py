@@ -42,7 +42,7 @@ class PlannedBundle:
                 two halves.
         """
         middle = len(self.works) // 2
-        cuts = [(one,) for one in self.works]
+        cuts: list[tuple[GroupWork, ...]] = [(one,) for one in self.works]
         if not alone:
             cuts = [self.works[:middle], self.works[middle:]]
         return tuple(PlannedBundle(f"{self.id}.{i}", works) for i, works in enumerate(cuts))

@@ -109,7 +109,7 @@ def test_every_setting_in_a_readme_command_is_in_the_schema() -> None:
     """Each ``key=value`` of the README is a group with that choice, or a leaf of the schema."""
     from conf.describe import settings
     from conf.schema import GROUPS, JOBS, JobConfig
-    from jobs.entry import expanded
+    from jobs.overrides import expanded
 
     leaves = {setting.path for setting in settings(JobConfig)}
     bad = []
