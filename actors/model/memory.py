@@ -61,7 +61,10 @@ def rank_weights(facts: ModelFacts, size: int) -> RankWeights:
             if facts.is_mla:  # the experts that every token visits
                 shared += 3 * hidden * width * int(config.get("n_shared_experts") or 0)
         else:
-            shared += 3 * hidden * (facts.intermediate_size // size)
+            width = facts.intermediate_size // size
+            shared += 3 * hidden * width
+            if facts.model_type == "llama" and config.get("mlp_bias"):
+                shared += 2 * width + hidden
     chosen = int(config.get("num_experts_per_tok") or 0)
     return RankWeights(
         embedding=0 if is_tied else vocab,
@@ -116,4 +119,6 @@ def _latent_attention(config: dict[str, Any], hidden: int, heads: int) -> int:
     out = heads * (nope + rope)
     values = queries * hidden + queries + out * queries if queries else out * hidden
     values += (latent + rope) * hidden + latent
+    if config.get("attention_bias"):
+        values += queries + latent + rope + hidden
     return values + heads * (nope + value) * latent + hidden * heads * value

@@ -25,7 +25,7 @@ def test_greedy_tokens_of_32_prompts_equal_stock_one_by_one(name):
         logits, _ = oracle.forward(stock, prompt + completion)
         assert oracle.greedy_continuation(logits, len(prompt)) == completion, len(prompt)
     assert reply.results[1].completion_ids == oracle.generate(stock, prompts[1], 8)
-    assert len({t for r in reply.results for t in r.completion_ids}) > 40  # no degenerate model
+    assert len({t for r in reply.results for t in r.completion_ids}) > 20  # no degenerate model
 
 
 @pytest.mark.parametrize("name", variants.VARIANTS)
@@ -41,9 +41,9 @@ def test_every_site_of_every_layer_equals_stock_hooks(name):
         assert count == variants.num_places(name)
 
 
-@pytest.mark.parametrize("name", variants.VARIANTS)
-def test_the_dry_run_counts_the_weights_of_a_variant_to_the_value(name):
-    path = variants.model_path(name)
+@pytest.mark.parametrize("name", [*variants.VARIANTS, *tiny.FAMILIES])
+def test_the_dry_run_counts_the_weights_of_a_model_to_the_value(name):
+    path = (variants if name in variants.VARIANTS else tiny).model_path(name)
     for size in (1, 2, 8):
         model = load_model(
             tiny.spec(path, tensor_parallel_size=size, weights="random"), rank=0, world_size=size
