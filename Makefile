@@ -23,7 +23,7 @@ STAMP := $(VENV)/.traitmill-stamp
 # What the stamp must say for .venv to be current: the two files that decide what is installed.
 LOCK_DIGEST = $$(sed -n '/^\[build-system/,/^\[tool/p' pyproject.toml | cat requirements.lock - | cksum)
 PYTEST := $(PYTHON) -m pytest -p no:cacheprovider
-HERE := not gpu and not multi_gpu and not packages
+HERE := not gpu and not multi_gpu and not packages and not long
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -74,5 +74,5 @@ chaos: $(SETUP)  ## kill, stop and cut off at random, then compare with a clean 
 	@$(PYTHON) -m tests.chaos.run $(ARGS)
 
 faults: $(SETUP)  ## every failure in the table, one by one; 60 minutes at most
-	@$(PYTEST) tests/integration -q -m packages
+	@$(PYTEST) tests/integration -q -m "packages or long"
 	@$(PYTHON) -m tests.faults.run $(ARGS)

@@ -39,10 +39,12 @@ if importlib.util.find_spec("hypothesis"):  # GPU machines bring pytest alone
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip GPU tests where there are too few CUDA devices, and others that run on demand."""
-    if "packages" not in config.getoption("-m"):
-        on_demand = pytest.mark.skip(reason="runs on demand: pytest -m packages")
+    for name in ("packages", "long"):
+        if name in config.getoption("-m"):
+            continue
+        on_demand = pytest.mark.skip(reason=f"runs on demand: pytest -m {name}")
         for item in items:
-            if item.get_closest_marker("packages"):
+            if item.get_closest_marker(name):
                 item.add_marker(on_demand)
     needing_gpu = [
         item for item in items if item.get_closest_marker("gpu") or _num_gpus_asked(item) > 1

@@ -116,7 +116,8 @@ def _attention(module: Any, config: Any) -> Heads | Latent:
         eps=module.q_norm.variance_epsilon if normed else 0.0,
         num_heads=config.num_attention_heads,
         head_dim=module.head_dim,
-        window=getattr(module, "sliding_window", None) or getattr(config, "sliding_window", None),
+        # A layer's own None counts: models mix layers with a window and without.
+        window=getattr(module, "sliding_window", getattr(config, "sliding_window", None)),
     )
 
 

@@ -72,6 +72,7 @@ def _reply(name: str) -> Reply:
     return tiny.run(_engine(name), requests, VECTORS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["llama", "deepseek_v3"])
 def test_33000_tokens_in_one_request_equal_stock_at_every_captured_row(name: str) -> None:
     reply = _reply(name)

@@ -20,7 +20,7 @@ from tests import oracle, tiny, variants
 from tests.mixed import different_requests, unit_vectors
 from tests.tiny import ask
 
-SIZES = (2, 4, 8)
+SIZES = (2, pytest.param(4, marks=pytest.mark.long), pytest.param(8, marks=pytest.mark.long))
 STEERED = ("kimi_k2", "qwen3_moe_mixed", "mistral_short")
 """Latents, replicated heads beside dense layers, a window; each with steering of all kinds."""
 
