@@ -7,6 +7,7 @@ is evidence, not the answer. Everything here is a pure function of what was obse
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -41,6 +42,8 @@ COLLATERAL_WORDS = (
 """How torch.distributed reports that some *other* rank is missing or out of step."""
 DISAGREEMENT_TYPE = "RanksDisagree"
 """What the engine raises when its own comparison of the ranks' schedules fails."""
+FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
+"""Of a stack as Python prints it."""
 COLLATERAL_TYPES = ("DistBackendError", "DistNetworkError", "DistStoreError")
 
 
@@ -157,7 +160,7 @@ def find_hung_rank(
         why: Which clock ran out; used when no rank can be told apart from the others.
     """
     missing = find_missing_rank(answered=answered, statuses=statuses, world_size=len(nodes))
-    rank, cause = missing if missing is not None else (None, why)
+    rank, cause = missing if missing is not None else (None, why + in_places(statuses))
     return RankHung(
         doing=doing,
         cause=cause,
@@ -166,6 +169,24 @@ def find_hung_rank(
         details=join_stacks(statuses),
         waited_s=waited_s,
     )
+
+
+def in_places(statuses: Mapping[int, RankStatus]) -> str:
+    """Where the ranks are in our code, as a clause; empty when all are at the same place.
+
+    Of two ranks at different places nobody can say which is right, so both are named.
+    """
+    ranks_at: dict[str, list[int]] = {}
+    for rank, status in sorted(statuses.items()):
+        frames = FRAME.findall(status.stack)
+        own = [frame for frame in frames if "/torch/" not in frame[0]]
+        if own:
+            file, line, function = own[-1]
+            ranks_at.setdefault(f"{function} ({file.rsplit('/', 1)[-1]}:{line})", []).append(rank)
+    if len(ranks_at) < 2:
+        return ""
+    clauses = (f"rank {', '.join(map(str, ranks))} in {at}" for at, ranks in ranks_at.items())
+    return f": {'; '.join(clauses)}"
 
 
 def find_missing_rank(

@@ -37,6 +37,7 @@ class Watch:
         self._progress_s = now_s
         self._looked_s = now_s
         self._markers: dict[int, str] = {}
+        self._locked_s: float | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -85,13 +86,21 @@ class Watch:
     def note(self, statuses: Mapping[int, RankStatus], now_s: float) -> None:
         """Take in what ranks say of themselves; any change is progress of the whole group.
 
-        The first word of a rank is no change: there is nothing to compare it with.
+        The first word of a rank is no change: there is nothing to compare it with. When every
+        rank was in a collective at two looks and none moved, the collectives do not match: one
+        that all ranks make together ends at once.
         """
         self._looked_s = now_s
+        is_locked = len(statuses) == self._world_size > 1
         for rank, status in statuses.items():
+            is_locked &= status.in_collective and self._markers.get(rank) == status.marker
             if self._markers.get(rank, status.marker) != status.marker:
                 self._progress_s = now_s
             self._markers[rank] = status.marker
+        if not is_locked:
+            self._locked_s = None
+        elif self._locked_s is None:
+            self._locked_s = now_s
 
     def forgive_returning(self, statuses: Mapping[int, RankStatus], now_s: float) -> bool:
         """True, and the straggler clock starts again, when the late ranks only send results home.
@@ -114,6 +123,10 @@ class Watch:
         late_s = None if self._first_answer_s is None else now_s - self._first_answer_s
         if limits.straggler_s is not None and late_s is not None and late_s > limits.straggler_s:
             return f"some ranks finished {limits.straggler_s:g} s before the others"
+        is_locked = self._locked_s is not None and not self.outcomes
+        locked_s = now_s - (self._locked_s or now_s)
+        if is_locked and limits.straggler_s is not None and locked_s > limits.straggler_s:
+            return "every rank waits in a collective, and they do not match"
         if limits.stall_s is not None and now_s - self._progress_s > limits.stall_s:
             return f"no rank made progress for {limits.stall_s:g} s"
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import signal
@@ -19,14 +20,25 @@ from actors.group import ModelGroup
 from actors.group_spec import GroupSpec
 from actors.request import Bundle, Capture, EngineSpec, Request, Sampling, Steering
 from actors.supervisor import ensure, residents
+from tests.faulty import FOLDER_VARIABLE
 
 pytestmark = pytest.mark.ray
 
 NUM_BUNDLES = 6
 
 
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory):
+    """Where ranks read which fault is theirs."""
+    folder = tmp_path_factory.mktemp("faults")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FOLDER_VARIABLE, str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="module", autouse=True)
-def local_ray():
+def local_ray(faults):
+    """The ranks inherit where their faults are."""
     ray.init(
         num_cpus=2, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False
     )
@@ -145,3 +157,24 @@ def test_a_rank_of_the_real_engine_that_stops_in_mid_answer_is_named(spec, numbe
         assert time.monotonic() - began < 10
         assert caught.value.rank == 1
         assert caught.value.doing == "run bundle long"
+
+
+@pytest.mark.parametrize(("size", "named"), [(2, None), pytest.param(4, 2, marks=pytest.mark.long)])
+def test_a_rank_of_the_real_engine_that_leaves_a_collective_out_is_found_within_10_seconds(
+    spec, faults, size, named
+):
+    """The others pair its next one with theirs until two do not match: no rank ever answers."""
+    wide = dataclasses.replace(spec, tensor_parallel_size=size)
+    cluster = GroupSpec(name="skips", engine="tests.faulty:load", collective_timeout_s=600.0)
+    for used in faults.iterdir():
+        used.unlink()
+    (faults / f"0-skip-{size // 2}").touch()
+    with ModelGroup.start(wide, cluster) as group:
+        began = time.monotonic()
+        with pytest.raises(RankHung) as caught:
+            group.run(long_bundle())
+        assert time.monotonic() - began < 10
+        assert caught.value.rank == named
+        if named is None:  # of two nobody can say which is right
+            assert "they do not match: rank 0 in " in caught.value.cause
+            assert "; rank 1 in " in caught.value.cause

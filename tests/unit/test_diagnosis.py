@@ -13,6 +13,7 @@ from actors.diagnosis import (
     find_refusal,
     find_root_cause,
     has_root_cause,
+    in_places,
     join_stacks,
 )
 from actors.errors import RankDied, RankHung, RankRaised, RanksDiverged, RequestRefused
@@ -297,3 +298,36 @@ def test_a_mistake_that_only_some_ranks_found_is_no_refusal():
     mistake = raised(0, "layer 99", is_user_error=True)
     assert find_refusal([mistake], doing="x", size=2) is None
     assert find_refusal([mistake, raised(1, "layer 99")], doing="x", size=2) is None
+
+
+def at(file, line, function):
+    """A stack that ends inside torch, below a line of ours."""
+    ours = f'  File "/x/actors/engine/{file}", line {line}, in {function}\n    dist.call()\n'
+    return f'{ours}  File "/y/torch/distributed/c10d.py", line 9, in wrapper\n    work.wait()\n'
+
+
+def test_ranks_whose_collectives_do_not_match_are_told_with_both_places():
+    """A rank left one out in mid step: counts agree, and of two ranks nobody is the odd one."""
+    statuses = {
+        0: status(0, 38, stack=at("collectives.py", 38, "all_gather")),
+        1: status(1, 38, stack=at("collectives.py", 29, "all_reduce")),
+    }
+    error = find_hung_rank(
+        doing="run bundle b",
+        nodes=NODES[:2],
+        answered=[],
+        statuses=statuses,
+        waited_s=6.0,
+        why="every rank waits in a collective, and they do not match",
+    )
+    assert error.rank is None
+    assert error.cause.endswith(
+        "do not match: rank 0 in all_gather (collectives.py:38); "
+        "rank 1 in all_reduce (collectives.py:29)"
+    )
+
+
+def test_ranks_at_one_place_and_ranks_without_a_stack_have_no_places_to_tell():
+    same = {i: status(i, 3, stack=at("collectives.py", 29, "all_reduce")) for i in range(3)}
+    assert in_places(same) == ""
+    assert in_places({0: status(0, 3, stack=""), 1: same[1]}) == ""

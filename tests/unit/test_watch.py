@@ -15,14 +15,14 @@ def outcome(rank, kind="answered", at_s=101.0, value=None):
     return Outcome(rank=rank, kind=kind, at_s=at_s, value=value)
 
 
-def status(rank, marker, stage="running"):
+def status(rank, marker, stage="running", *, in_collective=False):
     return RankStatus(
         rank=rank,
         stage=stage,
         bundle_id="b7",
         num_collectives=0,
         num_tokens=0,
-        in_collective=False,
+        in_collective=in_collective,
         stack="",
         marker=marker,
     )
@@ -143,3 +143,39 @@ def test_ranks_are_asked_only_after_a_quiet_while():
 
 def test_a_call_that_may_not_stall_asks_nobody():
     assert not watch(whole_s=10).is_look_due(1e9)
+
+
+def look(call, at_s, *markers, in_collective=True):
+    call.note({i: status(i, m, in_collective=in_collective) for i, m in enumerate(markers)}, at_s)
+
+
+def test_ranks_that_all_wait_in_collectives_wait_for_each_other():
+    call = watch(straggler_s=5, stall_s=20)
+    look(call, 101.0, "a", "b")
+    look(call, 102.0, "a", "b")  # the second look shows that they stand still
+    assert call.overdue(106.9) is None
+    assert call.overdue(107.1) == "every rank waits in a collective, and they do not match"
+
+
+def test_one_step_of_any_rank_shows_that_their_collectives_match():
+    call = watch(straggler_s=5, stall_s=60)
+    look(call, 101.0, "a", "b")
+    look(call, 102.0, "a", "b")
+    look(call, 106.0, "a", "c")
+    look(call, 107.0, "a", "c")
+    assert call.overdue(111.9) is None
+    assert call.overdue(112.1) is not None
+
+
+def test_a_rank_that_computes_or_is_silent_may_yet_come_to_the_collective():
+    call = watch(straggler_s=5, stall_s=60)
+    for at_s in (101.0, 102.0, 109.0):
+        look(call, at_s, "a", "b", in_collective=False)
+    assert call.overdue(115.0) is None
+    for at_s in (115.0, 116.0, 117.0):
+        look(call, at_s, "a")  # rank 1 said nothing
+    assert call.overdue(125.0) is None
+    alone = watch(size=1, straggler_s=5, stall_s=60)
+    for at_s in (101.0, 102.0):
+        look(alone, at_s, "a")
+    assert alone.overdue(120.0) is None
