@@ -75,7 +75,11 @@ def runtime_env(folder: Path) -> dict[str, object]:
     """The project, and the few variables that a job needs from its first second."""
     return {
         "working_dir": str(folder),
-        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), "RAY_DEDUP_LOGS": "0"},
+        "env_vars": {
+            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
+            "RAY_DEDUP_LOGS": "0",  # lines that differ only in numbers would be merged
+            "RAY_COLOR_PREFIX": "0",  # the log is a file
+        },
     }
 
 

@@ -111,7 +111,9 @@ def test_two_groups_of_which_one_is_killed_leave_the_bytes_of_one(calm, tmp_path
             os.kill(watched.pids[2][0], signal.SIGKILL)
 
     watched = Watched(monkeypatch, together=2, on_submit=kill_once)
-    assert main("steer", [f"run_dir={tmp_path}", "cluster.groups=2", *SMALL]) == 0
+    # The second one is started because bundles queue up.
+    more = ("cluster.max_groups=2", "schedule.bundles_per_group=1")
+    assert main("steer", [f"run_dir={tmp_path}", *more, *SMALL]) == 0
 
     assert digest_of_results(tmp_path) == calm
     assert watched.most_up == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 import time
@@ -30,10 +31,10 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def head():
     """A head node of our own, on the loopback address and with a token."""
     with Head() as head:
-        yield head.environment
+        yield head
 
 
 def results(run_dir: Path) -> dict[str, str]:
@@ -44,14 +45,14 @@ def results(run_dir: Path) -> dict[str, str]:
     }
 
 
-def test_a_submitted_sweep_equals_the_local_one_with_one_model_load(cluster, repo_root, tmp_path):
+def test_a_submitted_sweep_equals_the_local_one_with_one_model_load(head, repo_root, tmp_path):
     remote, local = tmp_path / "remote", tmp_path / "local"
     sweep = ["--multirun", "trait=anxiety,guilt", "layer=1,2", *SMALL]
 
     done = subprocess.run(
         [sys.executable, "-m", "jobs.cli", "submit", "steer", *sweep, f"run_dir={remote}"],
         cwd=repo_root,
-        env=cluster,
+        env=head.environment,
         capture_output=True,
         text=True,
         timeout=150,
@@ -67,13 +68,55 @@ def test_a_submitted_sweep_equals_the_local_one_with_one_model_load(cluster, rep
         groups = {row["group"] for row in run.read("attempts").to_pylist()} - {None}
         assert run.read("runs").to_pylist()[0]["exit_code"] == 0
     assert groups <= {"group-1"}
+    # Rank 0 speaks in the job's log, under its name; the other has a file of its own.
+    assert re.search(r"\(traitmill/toy_mla/rank0 pid=\d+.*\).*loaded deepseek_v3 in ", done.stdout)
+    assert "rank1" not in done.stdout
+    (own,) = head.folder.glob("session_2*/logs/traitmill-toy_mla-rank1-*.log")
+    assert "loaded deepseek_v3 in " in own.read_text()
 
 
-def test_a_refused_job_has_its_own_exit_code(cluster, repo_root):
-    client = submit.connect(cluster["RAY_API_SERVER_ADDRESS"])
+@pytest.mark.long
+def test_a_stopped_job_says_so_and_the_same_command_continues_to_the_same_bytes(
+    head, repo_root, tmp_path
+):
+    """``ray job stop``: the driver has time to end in good order, and nothing is left running."""
+    client = submit.connect(head.dashboard)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    plan = ["trait=anxiety", "layer=[1,2]", *SMALL, "schedule.bundle_requests=4"]
+    command = [*plan, f"run_dir={cut}"]
+    job = submit.send(client, "steer", command, repo_root)
+    commits = cut / "_meta" / "commits"
+    wait_until(lambda: len(list(commits.glob("*.json"))) >= 2 if commits.is_dir() else False)
+    client.stop_job(job)
+    wait_until(lambda: client.get_job_status(job).is_terminal())
+
+    assert client.get_job_status(job).value == "STOPPED"
+    assert "stopped; what is committed is safe, the same command continues." in (
+        client.get_job_logs(job)
+    )
+    with Run.open(cut) as run:
+        done = [name for name in run.commits() if not name.startswith("run-")]
+        assert [row["exit_code"] for row in run.read("runs").to_pylist()] == [130]
+    assert 2 <= len(done) < 12
+
+    again = submit.send(client, "steer", command, repo_root)
+    wait_until(lambda: client.get_job_status(again).is_terminal())
+    assert client.get_job_info(again).driver_exit_code == 0
+    assert f"{len(done)} committed already" in client.get_job_logs(again)
+    assert main("steer", [*plan, f"run_dir={whole}", "cluster.dashboard=false"]) == 0
+    assert results(cut) == results(whole)
+
+
+def wait_until(is_due, timeout_s=120.0):
+    deadline = time.monotonic() + timeout_s
+    while not is_due():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_refused_job_has_its_own_exit_code(head, repo_root):
+    client = submit.connect(head.dashboard)
     job = submit.send(client, "steer", ["trait=anxeity"], repo_root)
-    deadline = time.monotonic() + 60
-    while not client.get_job_status(job).is_terminal() and time.monotonic() < deadline:
-        time.sleep(0.3)
+    wait_until(lambda: client.get_job_status(job).is_terminal())
     assert client.get_job_info(job).driver_exit_code == 2
     assert "did you mean anxiety?" in client.get_job_logs(job)

@@ -107,7 +107,7 @@ def watch(head, prometheus, judge, folder, repo_root):
     run_dir = head.folder / "run"
     arguments = [*JOB, f"judge.url={judge.url}", f"run_dir={run_dir}"]
     job = submit.send(client, "steer", arguments, repo_root)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 480
     while "traitmill/toy_mla/rank1" not in str(head.get("/logical/actors")):
         assert not client.get_job_status(job).is_terminal(), client.get_job_logs(job)
         assert time.monotonic() < deadline
