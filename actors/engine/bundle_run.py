@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from actors.engine.asked import asked, rows_of_spans
 from actors.engine.burst import Burst, BurstResult
 from actors.engine.capture import Capturer
 from actors.engine.results import Outcome, build_result, failed
-from actors.engine.sampler import Sampled, wants_logprobs
+from actors.engine.sampler import NOT_FINITE, Sampled, wants_logprobs
 from actors.engine.scheduler import Scheduler, Sequence, Span
 from actors.engine.steer import (
     Bank,
@@ -27,7 +28,7 @@ from actors.engine.steer import (
     build_bank,
 )
 from actors.engine.stops import Decode, StopWatch
-from actors.request import Bundle, Reply, Request, RequestError, Result, Token
+from actors.request import Bundle, Reply, RequestError, Result, Token
 
 MAX_THREADS = 8
 """Threads that put kept rows together; a rank's own threads at most."""
@@ -63,7 +64,7 @@ class BundleRun:
         self._decode = decode
         self._on_token = on_token
         self._started = time.perf_counter()
-        self._digest = hashlib.sha256(_asked(valid, self.bank))
+        self._digest = hashlib.sha256(asked(valid, self.bank))
         self._outcomes: dict[str, Outcome] = {}
         self._watches: dict[str, StopWatch] = {}
         self._results: dict[str, Result] = {}
@@ -110,7 +111,7 @@ class BundleRun:
         """
         found = self._digest.copy()
         if spans:
-            found.update(repr((self.num_steps, _rows(spans))).encode())
+            found.update(repr((self.num_steps, rows_of_spans(spans))).encode())
         return found.digest()
 
     def take_step(
@@ -124,7 +125,7 @@ class BundleRun:
         for span in spans:
             span.sequence.num_computed = span.stop
             span.sequence.num_captured = max(span.sequence.num_captured, span.stop)
-        self._digest.update(repr((self.num_steps, _rows(spans), tokens)).encode())
+        self._digest.update(repr((self.num_steps, rows_of_spans(spans), tokens)).encode())
         sampled = sampled.on_host() if sampled is not None else None
         for row, (sequence, token) in enumerate(zip(sampling, tokens, strict=True)):
             if sampled is not None and token >= 0 and wants_logprobs(sequence):
@@ -164,20 +165,19 @@ class BundleRun:
             return next(
                 (n for n, t in enumerate(tokens, start=1) if self._accept(sequence, t)), len(tokens)
             )
-        # Nobody looks at the tokens between the first and one that may be the last.
+        # Nobody looks at the tokens between the first and the one that is the last.
         room = request.sampling.max_new_tokens - len(sequence.completion_ids)
-        ends = {*request.sampling.stop_ids, *self._eos_ids}
-        plain: list[int] = []
-        for number, token in enumerate(tokens, start=1):
-            if number > 1 and number < room and token >= 0 and token not in ends:
-                plain.append(token)
-                continue
-            sequence.tokens += plain
-            plain = []
-            if self._accept(sequence, token):
-                return number
-        sequence.tokens += plain
-        return len(tokens)
+        ends = {NOT_FINITE, *request.sampling.stop_ids}
+        if not request.sampling.ignore_eos:
+            ends.update(self._eos_ids)
+        stop = min(len(tokens), max(room, 1))
+        if not ends.isdisjoint(tokens):
+            stop = next((n for n, t in enumerate(tokens[:stop], start=1) if t in ends), stop)
+        if stop > 1 and self._accept(sequence, tokens[0]):
+            return 1
+        sequence.tokens += tokens[1 : stop - 1]
+        self._accept(sequence, tokens[stop - 1])
+        return stop
 
     def _note_last_row(self, sequence: Sequence, token: int) -> None:
         """What the last token's row would choose is dropped, but not that it is no number."""
@@ -275,21 +275,7 @@ class BundleRun:
         )
 
 
-def _asked(requests: SequenceOf[Request], bank: Bank) -> bytes:
-    """What decides tokens and rows, as bytes."""
-    found = hashlib.sha256(repr(sorted(bank.sha256_of.items())).encode())
-    for r in requests:
-        logprobs = (r.num_top_logprobs, r.logprob_token_ids)
-        asked = (r.id, r.token_ids, r.sampling, r.steering, r.capture, logprobs)
-        found.update(repr(asked).encode())
-    return found.digest()
-
-
 def _threads(count: int) -> ThreadPoolExecutor:
     """Threads on this thread's GPU: a new thread's own would be GPU 0, whosever that is."""
     device = torch.cuda.current_device()
     return ThreadPoolExecutor(count, initializer=torch.cuda.set_device, initargs=(device,))
-
-
-def _rows(spans: SequenceOf[Span]) -> list[tuple[int, int, int]]:
-    return [(s.sequence.index, s.start, s.stop) for s in spans]

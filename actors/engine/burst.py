@@ -21,7 +21,7 @@ from actors.engine.fast_state import MAX_BURST, MAX_EOS, MAX_RAW_BURST, Features
 from actors.engine.fusable import Row, fusable_row, is_kept, is_pooled, tokens_left
 from actors.engine.gather import find_home
 from actors.engine.homes import Move, send
-from actors.engine.landing import Landing, Piece, land
+from actors.engine.landing import Landing, Piece, fetch, land
 from actors.engine.reading import Reading
 from actors.engine.sampler import request_key
 from actors.engine.scheduler import Scheduler, Sequence
@@ -108,7 +108,7 @@ class Burst:
             if step % MAX_RAW_BURST == 0 or step == steps:
                 landings += self._land_rows(rows, step, features)
         self.while_waiting()
-        tokens = self.fast.state.history[:steps, : len(rows)].cpu().numpy()
+        tokens = fetch(self.fast.state.history[:steps, : len(rows)]).numpy()
         return BurstResult([r.sequence for r in rows], tokens, landings)
 
     def _land_rows(

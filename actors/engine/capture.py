@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.engine.batch import Batch
-from actors.engine.gather import Step, keep_rows, sum_by_owner, to_step
+from actors.engine.gather import keep_rows, sum_by_owner, to_step
 from actors.engine.homes import Shelf
 from actors.engine.landing import land
 from actors.engine.moments import MomentStore
@@ -30,14 +30,12 @@ from actors.engine.reading import (
     make_reading,
     visited_sites,
 )
+from actors.engine.reading_group import Group, GroupKey, group_key, is_raw
 from actors.engine.scheduler import Sequence
 from actors.engine.steer import Bank
 from actors.engine.sums import add_sums, land_sums
 from actors.request import Bundle, Capture, CaptureResult, ClassMoments, Request
 from actors.shares import deal
-
-_GroupKey = tuple[tuple[int, ...], tuple[str, ...], str, tuple[str, ...], str, bool, bool]
-"""layers, sites, reduction, bank, moments key, streams, raw."""
 
 
 class Capturer:
@@ -58,7 +56,7 @@ class Capturer:
         """(rank, ranks) among which layers of raw rows are dealt out; None: not shared."""
         captures = dict.fromkeys(c for r in bundle.requests for c in r.capture)
         self.shelf = Shelf(device, num_ranks=share[1] if share else 1)
-        self.raw_layers = deal([la for c in captures if _is_raw(c) for la in c.layers], 0, 1)
+        self.raw_layers = deal([la for c in captures if is_raw(c) for la in c.layers], 0, 1)
         """Every layer of which some request keeps raw rows."""
         self.held_layers: tuple[int, ...] = self.raw_layers if answers else ()
         """Layers whose raw rows this rank keeps, of ``raw_layers``."""
@@ -67,36 +65,39 @@ class Capturer:
         self._bank = bank
         self._device = device
         self._readings: dict[str, list[Reading]] = {}
-        self._groups: dict[_GroupKey, Step | None] = {}
+        self._groups: dict[GroupKey, Group] = {}
+        self._places: dict[tuple[int, ...], list[int] | None] = {}
         self._moments = MomentStore()
         self._no_rows: dict[str, Tensor] = {}
         """``[0, D]`` of each site seen: the answer of a selector that met no token."""
-        self._by_place: dict[tuple[str, int], list[_GroupKey]] = {}
+        self._by_place: dict[tuple[str, int], list[Group]] = {}
         self._sites: set[str] = set()
         for capture in captures:
             self._add_group(self._make(capture))
 
     def _make(self, capture: Capture) -> Reading:
         reading = make_reading(capture)
-        if _is_raw(capture) and self.share is not None:
+        if is_raw(capture) and self.share is not None:
             mine = self.held_layers
             reading.held = tuple(layer for layer in capture.layers if layer in mine)
         return reading
 
     def places(self, reading: Reading) -> list[int] | None:
         """Places of a raw reading's layers among the held ones; None: all, in order."""
-        held = self.held_layers
         layers = reading.capture.layers if reading.held is None else reading.held
-        found = [held.index(layer) for layer in layers]
-        return None if found == list(range(len(held))) else found
+        if layers not in self._places:
+            found = [self.held_layers.index(layer) for layer in layers]
+            whole = found == list(range(len(self.held_layers)))
+            self._places[layers] = None if whole else found
+        return self._places[layers]
 
-    def _held(self, key: _GroupKey) -> tuple[int, ...]:
+    def _held(self, key: GroupKey) -> tuple[int, ...]:
         """Layers of a group that this rank reads, in the group's order."""
         if not key[6]:
             return key[0] if self.answers else ()
         return tuple(layer for layer in key[0] if layer in self.held_layers)
 
-    def _looked_at(self, key: _GroupKey) -> tuple[int, ...]:
+    def _looked_at(self, key: GroupKey) -> tuple[int, ...]:
         """The layer at which each rank looks whether kept rows are finite.
 
         What is not finite at a layer stays so above it: the highest one tells of those below, and
@@ -106,14 +107,20 @@ class Capturer:
         return (max(key[0]),) if is_looked_at and (key[6] or self.answers) else ()
 
     def _add_group(self, reading: Reading) -> None:
-        key = _group_key(reading)
+        key = group_key(reading)
         if key in self._groups:
             return
-        self._groups[key] = None
-        for site in key[1]:
+        _, sites, reduction, bank, moments_key, streams, raw = key
+        held = self._held(key)
+        group = Group(
+            reduction, bank, moments_key, streams, held, self._looked_at(key),
+            is_read=bool(held) or (raw and self.share is not None),
+        )  # fmt: skip
+        self._groups[key] = group
+        for site in sites:
             self._sites.add(site)
-            for layer in dict.fromkeys((*self._held(key), *self._looked_at(key))):
-                self._by_place.setdefault((site, layer), []).append(key)
+            for layer in dict.fromkeys((*held, *group.looked_at)):
+                self._by_place.setdefault((site, layer), []).append(group)
 
     def readings(self, request: Request) -> Sequence_[Reading]:
         """The request's captures; made when first asked for, gone with its results."""
@@ -145,7 +152,7 @@ class Capturer:
 
     def begin(self, batch: Batch) -> None:
         """Find the rows that each group reads in this forward."""
-        collected: dict[_GroupKey, tuple[list[tuple[Reading, int, int]], list[NDArray[Any]]]] = {}
+        collected: dict[GroupKey, tuple[list[tuple[Reading, int, int]], list[NDArray[Any]]]] = {}
         first_row = 0
         for span in batch.spans:
             sequence = span.sequence
@@ -155,65 +162,61 @@ class Capturer:
                 wanted = reading.selector.readable(fresh, span.stop, length)
                 if not wanted:
                     continue
-                readings, rows = collected.setdefault(_group_key(reading), ([], []))
+                readings, rows = collected.setdefault(group_key(reading), ([], []))
                 first = readings[-1][2] if readings else 0
                 readings.append((reading, first, first + len(wanted)))
                 base = first_row - span.start
                 rows.append(np.arange(base + wanted.start, base + wanted.stop))
                 reading.positions.extend(wanted)
             first_row += span.stop - span.start
-        for key in self._groups:
+        for key, group in self._groups.items():
             found = collected.get(key)
-            is_read = bool(self._held(key)) or (key[6] and self.share is not None)
-            self._groups[key] = to_step(*found, self._device) if found and is_read else None
+            group.step = to_step(*found, self._device) if found and group.is_read else None
 
     def visit(self, site: str, layer: int, value_ND: Tensor) -> None:
         """Read a place of the current forward; ``value_ND`` is not changed."""
-        keys = self._by_place.get((site, layer), ())
-        if keys and site not in self._no_rows:
+        groups = self._by_place.get((site, layer), ())
+        if groups and site not in self._no_rows:
             self._no_rows[site] = value_ND.new_empty((0, value_ND.shape[-1]))
-        for key in keys:
-            step = self._groups[key]
+        for group in groups:
+            step, reduction = group.step, group.reduction
             if step is None:
                 continue
-            reduction, streams = key[2], key[5]
-            pools = streams and reduction != "moments"
-            rows = value_ND if pools else value_ND[step.rows]
-            if layer in self._looked_at(key):
+            rows = value_ND if group.pools else value_ND[step.rows]
+            if layer in group.looked_at:
                 finite = rows.isfinite().all(dim=-1)
                 step.good = finite if step.good is None else step.good & finite
-            if layer not in self._held(key):
+            if layer not in group.held:
                 continue
             if reduction == "projection":
-                bank = self._bank.vectors_VD[[self._bank.slot_of[k] for k in key[3]]]
+                bank = self._bank.vectors_VD[[self._bank.slot_of[k] for k in group.bank]]
                 rows = rows.float() @ bank.T
             elif reduction == "moments":
-                finite = self._moments.add(key[4], layer, site, rows)
+                finite = self._moments.add(group.moments_key, layer, site, rows)
                 step.good = finite if step.good is None else step.good & finite
                 continue
-            elif pools:
+            elif group.pools:
                 squares = reduction == "sum"
                 rows = sum_by_owner(value_ND, step, squares=squares)
             step.taken.setdefault(site, {})[layer] = rows
 
     def end(self) -> None:
         """Hand the forward's rows to their readings."""
-        for key, step in self._groups.items():
+        for group in self._groups.values():
+            step, group.step = group.step, None
             if step is None:
                 continue
-            held = self._held(key)
-            if step.good is not None and (self.share is not None or key[2] == "moments"):
+            if step.good is not None and (self.share is not None or group.reduction == "moments"):
                 landing = land(step.good)
                 for reading, first, last in step.readings:
                     reading.checks.append((landing, first, last))
             for site, by_layer in step.taken.items():
                 # Layers pass in the model's order; a capture may name them in another.
-                block = torch.stack([by_layer[layer] for layer in held])
-                if key[5]:
+                block = torch.stack([by_layer[layer] for layer in group.held])
+                if group.streams:
                     add_sums([reading for reading, _, _ in step.readings], site, block)
                 else:
                     keep_rows(block, site, step.readings, step.good, self.shelf)
-            self._groups[key] = None
 
     def settle(self, sequences: Sequence_[Sequence]) -> None:
         """Start to bring ended sequences' means and sums to the host, one copy per shape."""
@@ -258,7 +261,7 @@ class Capturer:
     def _fill_absent(self, reading: Reading) -> None:
         """Take sums that lie here, and give a selector that met no token its empty rows."""
         capture = reading.capture
-        if capture.reduction == "moments" or not self._held(_group_key(reading)):
+        if capture.reduction == "moments" or not self._held(group_key(reading)):
             return
         layers = len(capture.layers if reading.held is None else reading.held)
         for site, (sums, place) in reading.sums.items():
@@ -277,15 +280,3 @@ class Capturer:
     def moments(self) -> tuple[ClassMoments, ...]:
         """Running class moments of the bundle."""
         return self._moments.export()
-
-
-def _is_raw(capture: Capture) -> bool:
-    return capture.reduction == "none"
-
-
-def _group_key(reading: Reading) -> _GroupKey:
-    c = reading.capture
-    # An open selector keeps raw rows whatever the reduction; projections are cheap to keep.
-    reduction = c.reduction if reading.streams or c.reduction == "projection" else "none"
-    streams = reading.streams
-    return (c.layers, visited_sites(c), reduction, c.bank, c.moments_key, streams, _is_raw(c))

@@ -21,6 +21,7 @@ from actors.engine.burst import Burst
 from actors.engine.cache import PagedCache, cache_shape
 from actors.engine.collectives import Collectives
 from actors.engine.forward import Forward
+from actors.engine.landing import fetch
 from actors.engine.pages import PageTable
 from actors.engine.sampler import Sampled, sample
 from actors.engine.scheduler import Scheduler
@@ -246,7 +247,7 @@ class Engine:
         run.capturer.end()
         sampled = self._sample(batch, hidden)
         run.finish_come()
-        tokens = sampled.token_ids.tolist() if sampled else []
+        tokens = fetch(sampled.token_ids).tolist() if sampled else []
         run.take_step(batch.spans, batch.sampling, sampled, tokens)
         run.num_decode += batch.num_decode
         run.num_prefill += batch.num_rows - batch.num_decode

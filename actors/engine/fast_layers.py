@@ -170,6 +170,8 @@ def why_not_fast(model: LocalModel) -> str | None:
     config: Any = model.module.config
     if next(model.module.parameters()).device.type != "cuda":
         return "it is not on a GPU"
+    if next(model.module.parameters()).dtype == torch.float32:
+        return "its weights are float32, and flash attention and fused kernels take 16 bits"
     if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
         return "its projections have biases"
     if model.facts.is_mla:

@@ -60,6 +60,18 @@ def land(values: Tensor, good: Tensor | None = None) -> Landing:
     return Landing(host, flags, event)
 
 
+def fetch(values: Tensor) -> Tensor:
+    """Few values on the host, waited for: a step's tokens must not wait for rows on their way."""
+    if not values.is_cuda:
+        return values
+    from actors.kernels.fetch import fetch_into  # Triton: GPU only
+
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    fetch_into(host, values.contiguous())
+    torch.cuda.current_stream(values.device).synchronize()
+    return host
+
+
 def copy_stream(device: torch.device) -> Any:
     """The stream on which values leave a device."""
     stream = _STREAMS.get(device)

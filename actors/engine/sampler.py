@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from actors.engine.collectives import Collectives
+from actors.engine.landing import fetch
 from actors.engine.scheduler import Sequence
 from actors.model.random_weights import hash_int64, hash_int64_
 from actors.request import Sampling
@@ -91,7 +92,7 @@ class Sampled:
         if self.top is None:
             return None
         fields = ("token_ids", "chosen_logprobs", "top_ids", "top", "named")
-        return Sampled(*(getattr(self, name).cpu() for name in fields))
+        return Sampled(*(fetch(getattr(self, name)) for name in fields))
 
 
 def _penalise(logits_BV: Tensor, sequences: tuple[Sequence, ...], start: int, stop: int) -> None:

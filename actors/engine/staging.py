@@ -26,15 +26,25 @@ def stage(values: NDArray[Any], device: torch.device) -> Tensor:
     return host.pin_memory().to(device, non_blocking=True)
 
 
+def blank(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Zeros on the host, float32, from where ``there`` copies without a wait: fill them first."""
+    return torch.zeros(shape, pin_memory=device.type == "cuda")
+
+
+def there(host: Tensor, device: torch.device) -> Tensor:
+    """A filled ``blank`` on the device; on the CPU it is where it was."""
+    return host.to(device, non_blocking=True)
+
+
 def stage_parts(parts: Sequence[NDArray[np.int64]], device: torch.device) -> list[Tensor]:
     """Flat int64 arrays of any lengths on the device, by one copy."""
     starts = np.cumsum([0, *(-(-part.size // _ALIGN) * _ALIGN for part in parts)])
     whole = np.zeros(int(starts[-1]), dtype=np.int64)
     for start, part in zip(starts, parts, strict=False):
         whole[start : start + part.size] = part
-    there = stage(whole, device)
+    moved = stage(whole, device)
     return [
-        there[start : start + part.size]
+        moved[start : start + part.size]
         for start, part in zip(starts.tolist(), parts, strict=False)
     ]
 

@@ -15,9 +15,10 @@ row, so it is bit-identical to no steering.
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
 
 import numpy as np
 import torch
@@ -26,18 +27,17 @@ from torch import Tensor
 
 from actors.engine.batch import Batch
 from actors.engine.positions import Where, parse_steering
-from actors.engine.staging import rows_of, stage
+from actors.engine.staging import blank, rows_of, stage, there
 from actors.request import Bundle, Operator, Request, Steering, SteeringReceipt
 
 OPERATORS: tuple[Operator, ...] = ("add", "add_norm_matched", "ablate", "floor", "ceiling")
 Place = tuple[str, int]
 """(site, layer)"""
-MANY_VECTORS = 32
 
 
 def vector_sha256(vector: np.ndarray) -> str:
     """sha256 of a vector's float32 little-endian bytes."""
-    return hashlib.sha256(np.ascontiguousarray(vector, dtype="<f4").tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(vector, dtype="<f4").data).hexdigest()
 
 
 @dataclass(slots=True)
@@ -48,7 +48,6 @@ class Entry:
     where: Where
     slot: int
     """Row of the bank."""
-    sha256: str
     num_rows: int = 0
 
     @property
@@ -57,17 +56,39 @@ class Entry:
         return self.steering.coefficient == 0 and self.steering.operator not in ("floor", "ceiling")
 
 
+@dataclass(slots=True)
+class Run:
+    """Rows of one entry in a forward."""
+
+    rows: slice | NDArray[np.int64]
+    count: int
+    numbers: tuple[int, int, float]
+    """Slot, operator (index into ``OPERATORS``), coefficient. Slots and operators are small whole
+    numbers, exact in float32."""
+
+
 @dataclass(frozen=True, slots=True)
 class Round:
     """Operators applied at once: at most one per row. On the host until it is applied."""
 
-    rows: NDArray[np.int64]
-    """``[R]``"""
-    packed: NDArray[np.float32]
-    """``[3, R]``: slots, operators (index into ``OPERATORS``), coefficients. Slots and operators
-    are small whole numbers, exact in float32."""
-    kinds: frozenset[int]
-    """Operators present."""
+    runs: tuple[Run, ...]
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Of the forward, ``[R]``."""
+        parts = (r.rows for r in self.runs)
+        return np.concatenate([np.r_[p] if isinstance(p, slice) else p for p in parts])
+
+    @property
+    def packed(self) -> NDArray[np.float32]:
+        """``[3, R]``: the numbers of each row's run."""
+        columns = np.asarray([r.numbers for r in self.runs], np.float32)
+        return np.repeat(columns.T, [r.count for r in self.runs], axis=1)
+
+    @property
+    def kinds(self) -> frozenset[int]:
+        """Operators present."""
+        return frozenset(r.numbers[1] for r in self.runs)
 
 
 @dataclass(slots=True)
@@ -77,33 +98,43 @@ class Bank:
     vectors_VD: Tensor
     units_VD: Tensor
     slot_of: dict[str, int]
-    sha256_of: dict[str, str]
+    marks: dict[str, int]
+    """By key: the sum of a vector's bits. What decides that ranks were given the same vectors must
+    be there before the first forward, and a digest of all of them would keep the GPU waiting."""
+    _digests: Future[dict[str, str]]
+
+    def sha256(self, key: str) -> str:
+        """Digest of a vector, made while forwards run."""
+        return self._digests.result()[key]
 
 
 def build_bank(bundle: Bundle, width: int, device: torch.device) -> Bank:
     """Stack a bundle's vectors of the residual width (others belong to no steerable site)."""
     keys = [k for k in sorted(bundle.vectors) if bundle.vectors[k].shape == (width,)]
-    stacked = np.zeros((len(keys) + 1, width), dtype=np.float32)
+    host = blank((len(keys) + 1, width), device)
+    stacked = host.numpy()
     for slot, key in enumerate(keys, start=1):
         stacked[slot] = bundle.vectors[key]
-    vectors = stage(stacked, device)
+    vectors = there(host, device)
     norms = vectors.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+    bits = stacked.view(np.uint32 if width % 2 else np.uint64).sum(axis=1, dtype=np.uint64)
     return Bank(
         vectors_VD=vectors,
         units_VD=vectors / norms,
         slot_of={k: i for i, k in enumerate(keys, start=1)},
-        sha256_of=_digests(bundle, keys),
+        marks=dict(zip(keys, bits[1:].tolist(), strict=True)),
+        _digests=_hasher().submit(_digests, {k: bundle.vectors[k] for k in keys}),
     )
 
 
-def _digests(bundle: Bundle, keys: list[str]) -> dict[str, str]:
-    """Digest of each vector; many are made by several threads, for hashing needs no lock."""
-    if len(keys) < MANY_VECTORS:
-        return {k: vector_sha256(bundle.vectors[k]) for k in keys}
-    with ThreadPoolExecutor(min(8, torch.get_num_threads())) as threads:
-        return dict(
-            zip(keys, threads.map(vector_sha256, (bundle.vectors[k] for k in keys)), strict=True)
-        )
+@cache
+def _hasher() -> ThreadPoolExecutor:
+    """One thread: hashing needs no lock, so it goes on beside the thread that feeds the device."""
+    return ThreadPoolExecutor(1, thread_name_prefix="digests")
+
+
+def _digests(vectors: dict[str, NDArray[np.float32]]) -> dict[str, str]:
+    return {key: vector_sha256(vector) for key, vector in vectors.items()}
 
 
 @dataclass(slots=True)
@@ -124,7 +155,6 @@ class Plan:
                     steering=s,
                     where=parse_steering(s.positions, request.prompt_length, self.limit),
                     slot=self.bank.slot_of[s.vector],
-                    sha256=self.bank.sha256_of[s.vector],
                 )
                 for s in request.steering
             ]
@@ -141,7 +171,7 @@ class Plan:
                 site=e.steering.site,
                 operator=e.steering.operator,
                 vector=e.steering.vector,
-                vector_sha256=e.sha256,
+                vector_sha256=self.bank.sha256(e.steering.vector),
                 coefficient=e.steering.coefficient,
                 num_rows=e.num_rows,
             )
@@ -149,14 +179,17 @@ class Plan:
         )
 
     def prefix_key(self, request: Request, prompt_length: int) -> tuple[bytes, int]:
-        """(what steering does to the prompt, first position it touches) for page sharing."""
+        """(what steering does to the prompt, first position it touches) for page sharing.
+
+        Pages are shared inside a bundle, where a slot of the bank says which vector it is.
+        """
         parts, first = [], prompt_length
         for entry in self.entries.get(request.id, ()):
             if entry.is_idle or not entry.where.touches_before(prompt_length):
                 continue
             s = entry.steering
             where = sorted(entry.where.explicit or ()) or (entry.where.start, entry.where.stop)
-            parts.append(repr((s.layer, s.site, s.operator, s.coefficient, entry.sha256, where)))
+            parts.append(repr((s.layer, s.site, s.operator, s.coefficient, entry.slot, where)))
             start = min(entry.where.explicit) if entry.where.explicit else entry.where.start
             first = min(first, start)
         return "|".join(parts).encode(), first
@@ -170,13 +203,9 @@ def build_plan(bundle: Bundle, bank: Bank, limit: int) -> Plan:
     return plan
 
 
-_Run = tuple[NDArray[Any], Entry]
-"""Rows of one entry."""
-
-
 def plan_rows(plan: Plan, batch: Batch) -> dict[Place, list[Round]]:
     """Which rows of this forward get which operator, per place; counts them for the receipts."""
-    collected: dict[Place, list[list[_Run]]] = {}
+    collected: dict[Place, list[list[Run]]] = {}
     row = 0
     for span in batch.spans:
         entries = [e for e in plan.entries.get(span.sequence.request.id, ()) if not e.is_idle]
@@ -194,9 +223,20 @@ def plan_rows(plan: Plan, batch: Batch) -> dict[Place, list[Round]]:
             rounds = collected.setdefault(place, [])
             while len(rounds) <= number:
                 rounds.append([])
-            rounds[number].append((rows_of(touched) + (row - span.start), entry))
+            rounds[number].append(_to_run(touched, row - span.start, entry))
         row += span.stop - span.start
-    return {place: [_to_round(runs) for runs in rounds] for place, rounds in collected.items()}
+    return {place: [Round(tuple(runs)) for runs in rounds] for place, rounds in collected.items()}
+
+
+def _to_run(touched: Sequence[int], offset: int, entry: Entry) -> Run:
+    """The rows of a forward that lie ``offset`` behind the touched positions."""
+    rows: slice | NDArray[np.int64]
+    if isinstance(touched, range):
+        rows = slice(touched.start + offset, touched.stop + offset)
+    else:
+        rows = rows_of(touched) + offset
+    kind = OPERATORS.index(entry.steering.operator)
+    return Run(rows, len(touched), (entry.slot, kind, entry.steering.coefficient))
 
 
 def fuse_rounds(
@@ -212,27 +252,17 @@ def fuse_rounds(
     if not places:
         return {}
     # Rows of 16 bytes, or Triton would compile a kernel for every alignment that comes along.
-    host = np.zeros((len(places), 3, -(-num_rows // 4) * 4), np.float32)
-    for number, place in enumerate(places):
-        (found,) = rounds[place]
-        host[number][:, found.rows] = found.packed
-    whole = stage(host, bank.vectors_VD.device)  # one copy for all places
+    device = bank.vectors_VD.device
+    host = blank((len(places), 3, -(-num_rows // 4) * 4), device)
+    for packed, place in zip(host.numpy(), places, strict=True):
+        for run in rounds[place][0].runs:
+            packed[0, run.rows], packed[1, run.rows], packed[2, run.rows] = run.numbers
+    whole = there(host, device)  # one copy for all places
     ints = whole[:, :2].to(torch.int32)
     return {
         place: (bank.vectors_VD, bank.units_VD, ints[i, 0], ints[i, 1], whole[i, 2])
         for i, place in enumerate(places)
     }
-
-
-def _to_round(runs: list[_Run]) -> Round:
-    counts = [len(rows) for rows, _ in runs]
-    kinds = [OPERATORS.index(e.steering.operator) for _, e in runs]
-    columns = [[e.slot for _, e in runs], kinds, [e.steering.coefficient for _, e in runs]]
-    return Round(
-        rows=np.concatenate([rows for rows, _ in runs]),
-        packed=np.repeat(np.asarray(columns, np.float32), counts, axis=1),
-        kinds=frozenset(kinds),
-    )
 
 
 def apply_round(hidden_ND: Tensor, batch_round: Round, bank: Bank) -> None:

@@ -76,8 +76,8 @@ def _check_id(request: Request, seen: set[str]) -> None:
 def _check_tokens(request: Request, limits: Limits) -> None:
     if not request.token_ids:
         raise _Refused("token_ids is empty; give at least one token")
-    outside = [t for t in request.token_ids if not 0 <= t < limits.vocab_size]
-    if outside:
+    if not 0 <= min(request.token_ids) <= max(request.token_ids) < limits.vocab_size:
+        outside = [t for t in request.token_ids if not 0 <= t < limits.vocab_size]
         raise _Refused(
             f"token_ids holds {outside[0]}, outside the vocabulary of {limits.vocab_size}; "
             "tokenize with this model's own tokenizer"
@@ -143,7 +143,8 @@ def _check_vector(key: str, bundle: Bundle, limits: Limits) -> None:
             f"vector={key!r} has shape {vector.shape}, but the residual stream is "
             f"{limits.hidden_size} wide; fit it on this model"
         )
-    if not np.isfinite(vector).all():
+    # One product tells of most vectors; its square may be infinite where no value is.
+    if not (math.isfinite(float(np.dot(vector, vector))) or np.isfinite(vector).all()):
         raise _Refused(f"vector={key!r} holds values that are not finite")
 
 

@@ -74,6 +74,11 @@ def measure_whole(engine: Engine, say: Callable[[str], None]) -> dict[str, Any]:
             seconds = whole_s(engine, requests(count, prompt, new, engine, mode))
             found = extra[f"{what}_{mode}"] = {"s": seconds, "tokens_per_s": tokens / seconds}
             base = extra[f"{what}_bare"]["s"]
+            if mode == "bare" and new:
+                # A reading of all tokens runs the last one's row too: one step more for everybody.
+                longer = whole_s(engine, requests(count, prompt, new + 1, engine, "bare"))
+                extra[f"{what}_bare_one_more"] = {"s": longer}
+                say(f"{what} bare, one token more: {longer:.3f} s, {longer / base:.3f} of bare")
             text = f"{what} {mode}: {seconds:.3f} s, {tokens / seconds:.0f} tok/s, "
             if mode == "raw":
                 # The last token of a completion has no row unless it is run for the reading.

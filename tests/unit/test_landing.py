@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from actors.engine.landing import Landing, Piece, land
+from actors.engine.landing import Landing, Piece, copy_stream, fetch, land
 
 
 def test_host_values_have_landed_already_and_are_not_copied() -> None:
@@ -102,3 +102,26 @@ def test_a_landing_looks_at_its_event_once(look: Callable[[Landing], object]) ->
     OnceRead.looks = 0
     look(landing)  # a second look would find None and fail
     assert OnceRead.looks == 1
+
+
+def test_values_of_the_host_are_fetched_as_they_are() -> None:
+    values = torch.arange(6).view(2, 3)[:, :2]
+    assert fetch(values) is values
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.float32])
+def test_a_value_is_fetched_while_rows_are_still_leaving(dtype: torch.dtype) -> None:
+    rows = torch.ones(1 << 30, dtype=torch.uint8, device="cuda")
+    values = torch.arange(5000, device="cuda").to(dtype).view(50, 100)[:, :70]
+    fetch(values)  # compiled
+    host = torch.empty(len(rows), dtype=torch.uint8, pin_memory=True)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(copy_stream(rows.device)):
+        for _ in range(4):
+            host.copy_(rows, non_blocking=True)
+        left = torch.cuda.Event()
+        left.record()
+    found = fetch(values)
+    assert not left.query()  # a plain copy would have come after them
+    assert torch.equal(found, values.cpu())

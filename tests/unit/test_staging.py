@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from actors.engine.staging import rows_of, stage, stage_parts
+from actors.engine.staging import blank, rows_of, stage, stage_parts, there
 
 CPU = torch.device("cpu")
 
 
 def test_parts_of_any_length_come_back_as_they_were() -> None:
     parts = [np.arange(n, dtype=np.int64) + 10 * n for n in (5, 0, 1, 8, 3)]
-    there = stage_parts(parts, CPU)
-    assert [t.tolist() for t in there] == [p.tolist() for p in parts]
-    assert {t.dtype for t in there} == {torch.int64}
+    moved = stage_parts(parts, CPU)
+    assert [t.tolist() for t in moved] == [p.tolist() for p in parts]
+    assert {t.dtype for t in moved} == {torch.int64}
 
 
 def test_every_part_begins_at_sixteen_bytes() -> None:
-    there = stage_parts([np.arange(n, dtype=np.int64) for n in (1, 3, 2, 7, 1)], CPU)
-    base = there[0].data_ptr()
-    assert [(t.data_ptr() - base) % 16 for t in there] == [0] * 5
+    moved = stage_parts([np.arange(n, dtype=np.int64) for n in (1, 3, 2, 7, 1)], CPU)
+    base = moved[0].data_ptr()
+    assert [(t.data_ptr() - base) % 16 for t in moved] == [0] * 5
 
 
 def test_no_parts_are_no_tensors() -> None:
@@ -49,6 +49,14 @@ def test_staging_does_not_wait_for_the_device() -> None:
     torch.cuda._sleep(2_000_000_000)  # about a second
     done = torch.cuda.Event()
     done.record()
-    there = stage(np.arange(1000, dtype=np.int64), device)
+    moved = stage(np.arange(1000, dtype=np.int64), device)
     assert not done.query()
-    assert there.tolist() == list(range(1000))
+    assert moved.tolist() == list(range(1000))
+
+
+def test_a_blank_is_zeros_until_it_is_filled_and_is_there_as_filled() -> None:
+    host = blank((2, 3), CPU)
+    assert host.dtype == torch.float32
+    assert not host.any()
+    host.numpy()[1] = (1, 2, 3)
+    assert there(host, CPU).tolist() == [[0, 0, 0], [1, 2, 3]]

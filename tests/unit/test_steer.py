@@ -192,6 +192,19 @@ def test_a_bank_keeps_slot_0_empty_and_leaves_other_widths_out():
     assert torch.allclose(bank.units_VD[1:].norm(dim=1), torch.ones(2))
 
 
+@pytest.mark.parametrize("width", [3, 4])
+def test_a_bank_tells_vectors_apart_by_mark_and_names_them_by_digest(width):
+    vectors = {f"v{i}": np.full(width, i / 7, "f4") for i in range(40)}
+    banks = [
+        build_bank(Bundle(id="x", requests=(), vectors=v), width, torch.device("cpu"))
+        for v in (vectors, {**vectors, "v3": np.nextafter(vectors["v3"], np.float32(9))})
+    ]
+    assert {k for k in vectors if banks[0].marks[k] != banks[1].marks[k]} == {"v3"}
+    assert len(set(banks[0].marks.values())) == 40
+    for key, vector in vectors.items():
+        assert banks[0].sha256(key) == hashlib.sha256(vector.astype("<f4").tobytes()).hexdigest()
+
+
 def test_entries_of_one_place_apply_one_after_the_other():
     add = Steering(layer=0, vector="a", coefficient=1.0)
     ablate = Steering(layer=0, vector="a", coefficient=1.0, operator="ablate")

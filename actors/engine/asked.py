@@ -1,0 +1,33 @@
+"""What ranks compare before they run anything together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from actors.engine.scheduler import Span
+from actors.engine.steer import Bank
+from actors.request import Request
+
+
+def asked(requests: Sequence[Request], bank: Bank) -> bytes:
+    """What decides tokens and rows, as a digest that equal bundles have on every rank."""
+    found = hashlib.sha256(repr(sorted(bank.marks.items())).encode())
+    texts: dict[Hashable, str] = {}  # most requests of a bundle share these
+    for r in requests:
+        shared = (r.sampling, r.capture, r.num_top_logprobs, r.logprob_token_ids)
+        text = texts.get(shared)
+        if text is None:
+            text = texts[shared] = repr(shared)
+        steering = [(s.layer, s.site, s.operator, s.vector, s.coefficient, s.positions)
+                    for s in r.steering]  # fmt: skip
+        mine = (r.id, r.prompt_length, len(r.token_ids), steering, text)
+        found.update(repr(mine).encode() + np.asarray(r.token_ids, np.int64).tobytes())
+    return found.digest()
+
+
+def rows_of_spans(spans: Sequence[Span]) -> list[tuple[int, int, int]]:
+    """(sequence, first, last + 1) of a forward's runs of rows."""
+    return [(s.sequence.index, s.start, s.stop) for s in spans]
