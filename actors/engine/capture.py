@@ -73,13 +73,14 @@ class Capturer:
         self._by_place: dict[tuple[str, int], list[Group]] = {}
         self._sites: set[str] = set()
         for capture in captures:
-            self._add_group(self._make(capture))
+            self._make(capture)
 
     def _make(self, capture: Capture) -> Reading:
         reading = make_reading(capture)
         if is_raw(capture) and self.share is not None:
             mine = self.held_layers
             reading.held = tuple(layer for layer in capture.layers if layer in mine)
+        reading.group = self._group(reading)
         return reading
 
     def places(self, reading: Reading) -> list[int] | None:
@@ -106,10 +107,11 @@ class Capturer:
         is_looked_at = not key[5] and (self._device.type == "cuda" or self.share is not None)
         return (max(key[0]),) if is_looked_at and (key[6] or self.answers) else ()
 
-    def _add_group(self, reading: Reading) -> None:
+    def _group(self, reading: Reading) -> Group:
+        """The group of a reading, made for the first one."""
         key = group_key(reading)
         if key in self._groups:
-            return
+            return self._groups[key]
         _, sites, reduction, bank, moments_key, streams, raw = key
         held = self._held(key)
         group = Group(
@@ -121,6 +123,7 @@ class Capturer:
             self._sites.add(site)
             for layer in dict.fromkeys((*held, *group.looked_at)):
                 self._by_place.setdefault((site, layer), []).append(group)
+        return group
 
     def readings(self, request: Request) -> Sequence_[Reading]:
         """The request's captures; made when first asked for, gone with its results."""
@@ -152,7 +155,9 @@ class Capturer:
 
     def begin(self, batch: Batch) -> None:
         """Find the rows that each group reads in this forward."""
-        collected: dict[GroupKey, tuple[list[tuple[Reading, int, int]], list[NDArray[Any]]]] = {}
+        collected: dict[
+            Group | None, tuple[list[tuple[Reading, int, int]], list[NDArray[Any]]]
+        ] = {}
         first_row = 0
         for span in batch.spans:
             sequence = span.sequence
@@ -162,15 +167,15 @@ class Capturer:
                 wanted = reading.selector.readable(fresh, span.stop, length)
                 if not wanted:
                     continue
-                readings, rows = collected.setdefault(group_key(reading), ([], []))
+                readings, rows = collected.setdefault(reading.group, ([], []))
                 first = readings[-1][2] if readings else 0
                 readings.append((reading, first, first + len(wanted)))
                 base = first_row - span.start
                 rows.append(np.arange(base + wanted.start, base + wanted.stop))
                 reading.positions.extend(wanted)
             first_row += span.stop - span.start
-        for key, group in self._groups.items():
-            found = collected.get(key)
+        for group in self._groups.values():
+            found = collected.get(group)
             group.step = to_step(*found, self._device) if found and group.is_read else None
 
     def visit(self, site: str, layer: int, value_ND: Tensor) -> None:
@@ -261,7 +266,7 @@ class Capturer:
     def _fill_absent(self, reading: Reading) -> None:
         """Take sums that lie here, and give a selector that met no token its empty rows."""
         capture = reading.capture
-        if capture.reduction == "moments" or not self._held(group_key(reading)):
+        if capture.reduction == "moments" or reading.group is None or not reading.group.held:
             return
         layers = len(capture.layers if reading.held is None else reading.held)
         for site, (sums, place) in reading.sums.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 _TOKENS = re.compile(r"(prompt|response|all)(?:\[(-?\d+)?(?:(:)(-?\d+)?)?\])?")
 
@@ -42,6 +43,7 @@ class Where:
         return self.start < position and (self.stop is None or self.stop > self.start)
 
 
+@lru_cache(maxsize=4096)
 def parse_steering(text: str, prompt_length: int, limit: int) -> Where:
     """Positions of a steering entry.
 
@@ -123,6 +125,7 @@ class Selector:
         return len(self.readable(position, position + 1, prompt_length)) == 1
 
 
+@lru_cache(maxsize=4096)
 def parse_tokens(text: str) -> Selector:
     """Read a capture's token selector.
 

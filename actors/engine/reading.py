@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,13 +17,21 @@ from actors.engine.scheduler import Sequence
 from actors.engine.sums import Sums
 from actors.request import Capture, CaptureResult
 
+if TYPE_CHECKING:
+    from actors.engine.reading_group import Group
+
 ROUTER_SITES = ("router", "router_weights", "router_experts")
 
 
 def visited_sites(capture: Capture) -> tuple[str, ...]:
     """Places that the forward offers for a capture's sites (a router is three arrays)."""
+    return _visited(capture.sites)
+
+
+@cache
+def _visited(sites: tuple[str, ...]) -> tuple[str, ...]:
     found: list[str] = []
-    for site in capture.sites:
+    for site in sites:
         found.extend(ROUTER_SITES if site == "router" else (site,))
     return tuple(dict.fromkeys(found))
 
@@ -34,6 +44,8 @@ class Reading:
     selector: Selector
     streams: bool
     """True: reduced as rows come. False: rows are kept until the sequence ends."""
+    group: Group | None = None
+    """The readings that it is read with."""
     positions: list[int] = field(default_factory=list)
     held: tuple[int, ...] | None = None
     """Layers whose rows this rank keeps; None: all."""

@@ -7,6 +7,7 @@ ranks refuse the same requests.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,15 +52,22 @@ def check_bundle(bundle: Bundle, limits: Limits) -> dict[str, RequestError]:
     """Requests of the bundle that must not run, by id, each with one sentence."""
     errors: dict[str, RequestError] = {}
     seen: set[str] = set()
+    passed: set[Hashable] = set()
+    """What other requests have alike, and was found good there."""
     for request in bundle.requests:
         try:
             _check_id(request, seen)
             _check_tokens(request, limits)
-            _check_sampling(request, limits)
+            asked = (request.sampling, request.num_top_logprobs, request.logprob_token_ids)
+            if asked not in passed:
+                _check_sampling(request, limits)
+                passed.add(asked)
             for entry in request.steering:
                 _check_steering(request, entry, bundle, limits)
             for capture in request.capture:
-                _check_capture(capture, bundle, limits)
+                if capture not in passed:
+                    _check_capture(capture, bundle, limits)
+                    passed.add(capture)
         except (_Refused, ValueError) as error:
             kind = "too_long" if "tokens at most" in str(error) else "invalid"
             message = f"request {request.id!r}: {error}."

@@ -6,6 +6,8 @@ part is moved back.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
@@ -30,6 +32,20 @@ def _combine_kernel(
         weighted = (value * tl.load(weight_ptr + pair)).to(out_ptr.dtype.element_ty)
         total += weighted.to(tl.float32)
     tl.store(out_ptr + row * D + at, total.to(out_ptr.dtype.element_ty), mask=at < D)
+
+
+@triton.jit
+def _places_kernel(order_ptr, where_ptr, source_ptr, count, TOP: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    pair = tl.load(order_ptr + at, mask=at < count, other=0)
+    tl.store(where_ptr + pair, at.to(tl.int64), mask=at < count)
+    tl.store(source_ptr + at, pair // TOP, mask=at < count)
+
+
+@cache
+def _expert_numbers(count: int, device: torch.device) -> Tensor:
+    """int32 ``[count]``: 1 to count."""
+    return torch.arange(1, count + 1, device=device, dtype=torch.int32)
 
 
 def experts_for_many(
@@ -64,11 +80,12 @@ def experts_for_many(
     )  # fmt: skip
     flat = ids.view(-1)
     chosen, order = torch.sort(flat, stable=True)
-    numbers = torch.arange(1, gate_up.shape[0] + 1, device=flat.device, dtype=torch.int32)
-    offsets = torch.searchsorted(chosen, numbers).to(torch.int32)
-    where = torch.empty_like(order)
-    where[order] = torch.arange(order.shape[0], device=order.device)
-    both = functional.grouped_mm(x_ND[order // top], gate_up.transpose(-2, -1), offs=offsets)
+    numbers = _expert_numbers(gate_up.shape[0], flat.device)
+    offsets = torch.searchsorted(chosen, numbers, out_int32=True)
+    where, source = torch.empty_like(order), torch.empty_like(order)
+    count = order.shape[0]
+    _places_kernel[(triton.cdiv(count, 1024),)](order, where, source, count, TOP=top, BLOCK=1024)
+    both = functional.grouped_mm(x_ND[source], gate_up.transpose(-2, -1), offs=offsets)
     inner = both.new_empty(both.shape[0], both.shape[1] // 2)
     silu_mul(both, inner)
     parts = functional.grouped_mm(inner, down.transpose(-2, -1), offs=offsets)
