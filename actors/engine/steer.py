@@ -77,7 +77,9 @@ class Round:
     def rows(self) -> NDArray[np.int64]:
         """Of the forward, ``[R]``."""
         parts = (r.rows for r in self.runs)
-        return np.concatenate([np.r_[p] if isinstance(p, slice) else p for p in parts])
+        return np.concatenate(
+            [np.arange(p.start, p.stop) if isinstance(p, slice) else p for p in parts]
+        )
 
     @property
     def packed(self) -> NDArray[np.float32]:
