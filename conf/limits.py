@@ -59,6 +59,7 @@ RANGES = {
     "cluster.place_timeout_s": _SECONDS,
     "cluster.start_timeout_s": _SECONDS,
     "cluster.load_timeout_s": _SECONDS,
+    "cluster.straggler_timeout_s": _SECONDS,
     "cluster.stall_timeout_s": _SECONDS,
     "cluster.max_batch_tokens": _COUNT,
     "cluster.max_batch_requests": _COUNT,

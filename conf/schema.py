@@ -94,6 +94,8 @@ class ClusterConfig:
     """Seconds for the rank processes to come up and join."""
     load_timeout_s: float = 3600.0
     """Seconds for the weights."""
+    straggler_timeout_s: float = 5.0
+    """Seconds for which ranks may be late after the first, or all wait in collectives."""
     stall_timeout_s: float = 20.0
     """Seconds without progress on any rank before the group counts as hung."""
     max_batch_tokens: int = 2048

@@ -60,6 +60,7 @@ def group_spec(request: JobRequest) -> GroupSpec:
         place_timeout_s=cluster.place_timeout_s,
         start_timeout_s=cluster.start_timeout_s,
         load_timeout_s=cluster.load_timeout_s,
+        straggler_timeout_s=cluster.straggler_timeout_s,
         stall_timeout_s=cluster.stall_timeout_s,
     )
 

@@ -38,8 +38,10 @@ def test_a_relative_model_folder_is_the_same_for_every_process(folder, monkeypat
 
 
 def test_the_group_is_named_after_the_model_and_limited_by_the_cluster(folder):
-    spec = group_spec(request(f"model.path={folder}", "cluster.stall_timeout_s=7"))
-    assert (spec.name, spec.backend, spec.stall_timeout_s) == ("standin", "gloo", 7.0)
+    late = ("cluster.stall_timeout_s=7", "cluster.straggler_timeout_s=6")
+    spec = group_spec(request(f"model.path={folder}", *late))
+    assert (spec.name, spec.backend) == ("standin", "gloo")
+    assert (spec.stall_timeout_s, spec.straggler_timeout_s) == (7.0, 6.0)
 
 
 def test_facts_and_digest_come_from_small_files(folder):
