@@ -103,23 +103,43 @@ def compose(job: str, arguments: list[str], console: Console) -> list[JobRequest
     _check_second(overrides)
     collected: list[tuple[DictConfig, list[str]]] = []
     launcher.deliver_to(lambda config, typed: collected.append((config, typed)))
-    with _hydra_errors(job, others=OF_HYDRA), tempfile.TemporaryDirectory() as scratch:
-        quiet = (*_QUIET, f"hydra.sweep.dir={scratch}")
-        typed = [*_flags(arguments, flags), *quiet, *overrides]
-        with _argv(job, typed):
-            _compose_with_hydra(job, collected, overrides)
+    with _hydra_errors(job, others=OF_HYDRA):
+        if _is_one_point(flags, overrides):
+            collected.append((_compose_point(job, overrides), overrides))
+        else:
+            _run_hydra(job, _flags(arguments, flags), overrides, collected)
     if flags.cfg or flags.info or flags.hydra_help:
         return None
     return [resolve(config, typed) for config, typed in collected]
 
 
-def _compose_with_hydra(
-    job: str, collected: list[tuple[DictConfig, list[str]]], overrides: list[str]
+def _is_one_point(flags: argparse.Namespace, overrides: list[str]) -> bool:
+    """True for one point without a word for Hydra itself."""
+    given = {name for name, value in vars(flags).items() if value}
+    return given <= {"overrides", "run"} and not any("hydra" in text for text in overrides)
+
+
+def _compose_point(job: str, overrides: list[str]) -> DictConfig:
+    """What Hydra's program composes twice: before, only to learn that one point is meant."""
+    with hydra.initialize_config_module("conf", job_name=job, version_base="1.3"):
+        return hydra.compose(job, overrides)
+
+
+def _run_hydra(
+    job: str,
+    flags: list[str],
+    overrides: list[str],
+    collected: list[tuple[DictConfig, list[str]]],
 ) -> None:
+    """Hydra's own program: sweeps, and whatever its flags ask for."""
+
     def collect(config: DictConfig) -> None:
         collected.append((config, list(overrides)))
 
-    hydra.main(config_path="pkg://conf", config_name=job, version_base="1.3")(collect)()
+    with tempfile.TemporaryDirectory() as scratch:
+        quiet = (*_QUIET, f"hydra.sweep.dir={scratch}")
+        with _argv(job, [*flags, *quiet, *overrides]):
+            hydra.main(config_path="pkg://conf", config_name=job, version_base="1.3")(collect)()
 
 
 def _parse(job: str, arguments: list[str]) -> argparse.Namespace:
