@@ -35,7 +35,7 @@ def test_each_point_knows_what_was_typed_for_it():
 
 
 def test_ranges_and_lists_sweep_too():
-    assert [p.layers for p in points("layer=range(1,6,2)")] == [(1,), (3,), (5,)]
+    assert [p.layers for p in points("layer=range(1,5,2)")] == [(1,), (3,)]
     assert [p.layers for p in points("layer=[1,2],all")] == [(1, 2), "all"]
 
 
@@ -77,14 +77,8 @@ def test_a_glob_without_multirun_is_told_how_to_say_it():
 
 
 def test_a_range_keeps_every_third_layer_of_a_deep_model():
-    made = points("layer=range(9,37,3)")
-    assert [p.layers[0] for p in made] == [9, 12, 15, 18, 21, 24, 27, 30, 33, 36]
-
-
-def test_twenty_points_over_four_traits_and_five_layers():
-    made = points("trait=anxiety,guilt,lying,deception", "layer=0,1,2,3,4", "coefficient=2")
-    assert len(made) == 20
-    assert len({(p.traits[0].name, p.layers) for p in made}) == 20
+    made = points("layer=range(27,37,3)")
+    assert [p.layers[0] for p in made] == [27, 30, 33, 36]
 
 
 def test_a_typo_in_one_point_stops_the_sweep_before_anything_runs():

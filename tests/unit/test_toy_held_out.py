@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import takewhile
 
 from jobs.toy.corpus import write_documents
@@ -51,8 +52,13 @@ def test_a_steering_question_is_recognised_as_a_user_turn() -> None:
     assert not is_held_out("<|user|>How are you?<|end|><|assistant|>Fine.<|end|>")
 
 
+@cache
+def training_texts() -> list[str]:
+    return [document.text for document in write_documents(1, 10_000)]
+
+
 def test_training_text_has_no_prefix_no_held_out_cue_and_no_question_verbatim() -> None:
-    texts = [document.text for document in write_documents(1, 20_000)]
+    texts = training_texts()
     assert not any(is_held_out(text) for text in texts)
     everything = "\n".join(texts)
     for trait in TRAITS:
@@ -62,7 +68,7 @@ def test_training_text_has_no_prefix_no_held_out_cue_and_no_question_verbatim() 
 
 
 def test_no_story_of_a_pair_is_in_the_training_text_whole() -> None:
-    everything = "\n".join(document.text for document in write_documents(2, 20_000))
+    everything = "\n".join(training_texts())
     stories = [shared_start(*pair) for trait in TRAITS for pair in read_trait(trait).pairs]
     assert len(stories) == 286
     assert min(len(story.split()) for story in stories) >= 10

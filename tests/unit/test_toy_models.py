@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.lexicon import score_coherence
+from actors.lexicon import score_coherence, score_trait
 from jobs.toy.architecture import MODELS
 from jobs.toy.check import (
     ANSWER_TOKENS,
-    Rates,
+    EXPRESSED,
     Toy,
     answer_prompts,
     baseline,
@@ -24,9 +24,10 @@ from jobs.toy.check import (
     perplexity,
     steer,
     story_rates,
+    write_stories,
 )
 from jobs.toy.corpus import write_documents
-from jobs.toy.held_out import TRAITS, read_trait
+from jobs.toy.held_out import HELD_OUT_EVERY, TRAITS, read_trait
 
 FOLDER = Path(__file__).parents[2] / "jobs" / "toy" / "models"
 UNSEEN_SEED = 90_001
@@ -44,8 +45,19 @@ def toy(model: str) -> Toy:
 
 
 @cache
-def rates(model: str) -> list[Rates]:
-    return [story_rates(toy(model), read_trait(trait)) for trait in TRAITS]
+def held_out_shares(model: str, polarity: str) -> list[float]:
+    """How often cues that were never trained on end in their trait; all traits as one batch."""
+    prefixes = [
+        (trait, str(getattr(pair, polarity)))
+        for trait in TRAITS
+        for pair in read_trait(trait).pairs[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+    ]
+    texts = write_stories(toy(model), [prefix for _, prefix in prefixes])
+    hits: dict[str, list[bool]] = {trait: [] for trait in TRAITS}
+    for (trait, _), text in zip(prefixes, texts, strict=True):
+        hits[trait].append(score_trait(trait, text) >= EXPRESSED)
+    assert {len(found) for found in hits.values()} == {8}
+    return [fmean(found) for found in hits.values()]
 
 
 def test_all_files_together_stay_within_ten_megabytes() -> None:
@@ -76,27 +88,36 @@ def test_unseen_text_is_predicted_well(model: str) -> None:
     assert perplexity(toy(model), documents) <= LARGEST_PERPLEXITY
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
 def test_positive_prefixes_end_in_the_trait_and_negative_ones_do_not(model: str) -> None:
-    assert fmean(rate.positive for rate in rates(model)) >= LEAST_POSITIVE
-    assert fmean(rate.negative for rate in rates(model)) <= MOST_NEGATIVE
+    rates = [story_rates(toy(model), read_trait(trait)) for trait in TRAITS]
+    assert fmean(rate.positive for rate in rates) >= LEAST_POSITIVE
+    assert fmean(rate.negative for rate in rates) <= MOST_NEGATIVE
+    assert fmean(rate.held_out_positive for rate in rates) >= LEAST_POSITIVE
+    assert fmean(rate.held_out_negative for rate in rates) <= MOST_NEGATIVE
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_so_do_cues_that_were_never_trained_on(model: str) -> None:
-    assert fmean(rate.held_out_positive for rate in rates(model)) >= LEAST_POSITIVE
-    assert fmean(rate.held_out_negative for rate in rates(model)) <= MOST_NEGATIVE
+def test_cues_that_were_never_trained_on_end_in_the_trait_too(model: str) -> None:
+    assert fmean(held_out_shares(model, "positive")) >= LEAST_POSITIVE
+    assert fmean(held_out_shares(model, "negative")) <= MOST_NEGATIVE
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_no_trait_hides_behind_the_mean(model: str) -> None:
-    assert min(rate.held_out_positive for rate in rates(model)) >= 0.7  # 6 of 8
-    assert max(rate.held_out_negative for rate in rates(model)) <= 0.2  # 1 of 8
+    assert min(held_out_shares(model, "positive")) >= 0.7  # 6 of 8
+    assert max(held_out_shares(model, "negative")) <= 0.2  # 1 of 8
 
 
+@pytest.mark.parametrize(
+    "traits", [TRAITS[::4], pytest.param(TRAITS, marks=pytest.mark.long)], ids=["some", "all"]
+)
 @pytest.mark.parametrize("model", MODELS)
-def test_unsteered_answers_score_low_and_are_coherent_and_free_of_loops(model: str) -> None:
-    points = [baseline(toy(model), read_trait(trait)) for trait in TRAITS]
+def test_unsteered_answers_score_low_and_are_coherent_and_free_of_loops(
+    model: str, traits: tuple[str, ...]
+) -> None:
+    points = [baseline(toy(model), read_trait(trait)) for trait in traits]
     assert fmean(point.score for point in points) <= 12  # 4.6 and 9.0
     assert fmean(point.coherence for point in points) >= 90  # 97.9 and 97.0
     prompts = answer_prompts(toy(model), read_trait("lying").questions)
