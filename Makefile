@@ -74,5 +74,5 @@ chaos: $(SETUP)  ## kill, stop and cut off at random, then compare with a clean 
 	@$(PYTHON) -m tests.chaos.run $(ARGS)
 
 faults: $(SETUP)  ## every failure in the table, one by one; 60 minutes at most
-	@$(PYTEST) tests/integration -q -m "packages or long"
+	@$(PYTEST) tests/unit tests/integration -q -m "packages or long"
 	@$(PYTHON) -m tests.faults.run $(ARGS)

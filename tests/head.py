@@ -67,6 +67,11 @@ class Head:
             time.sleep(0.2)
         return self
 
+    @property
+    def pid(self) -> int:
+        """The process that all others of this node descend from."""
+        return self._process.pid
+
     def __exit__(
         self,
         kind: type[BaseException] | None,

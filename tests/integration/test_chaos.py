@@ -11,7 +11,12 @@ from tests.chaos.trial import Trial, differences
 
 pytestmark = pytest.mark.ray
 
-SMALL = ("trait=anxiety", "layer=[1,2]", "steering.coefficient_ratios=[1.0]")
+SMALL = (
+    "trait=anxiety",
+    "layer=[1,2]",
+    "steering.coefficient_ratios=[1.0]",
+    "cluster.tensor_parallel_size=1",  # `make chaos` has two ranks
+)
 
 
 class Script(random.Random):

@@ -1,4 +1,7 @@
-"""Two real groups share one plan, through a kill; two models take turns where one group fits."""
+"""Two real groups share one plan, through a kill; two models take turns where one group fits.
+
+The short form, with groups of a small engine: ``test_fleet_nodes.py``.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,13 @@ from pathlib import Path
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 from safetensors.torch import load_file, save_file
 
 import jobs.driver
 from jobs.entry import main
 from storage.manifest import Run
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.usefixtures("joined")]
 
 SMALL = (
     "trait=anxiety",
@@ -83,18 +85,6 @@ def digest_of_results(run_dir: Path) -> dict[str, str]:
         for path in sorted((run_dir / "data").rglob("*.parquet"))
         if path.relative_to(run_dir).parts[1] not in ("runs", "attempts")
     }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    """One Ray for all runs here; each joins it and leaves."""
-    patch = pytest.MonkeyPatch()
-    small = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 100 << 20}
-    made = Cluster(initialize_head=True, head_node_args=small)
-    patch.setenv("RAY_ADDRESS", made.address)
-    yield made
-    patch.undo()
-    made.shutdown()
 
 
 @pytest.fixture(scope="module")

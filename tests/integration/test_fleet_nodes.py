@@ -1,11 +1,14 @@
-"""Two groups on two nodes share a plan; a node that is gone costs its bundles one retry."""
+"""Two groups share a plan; a rank or a node that is gone costs its bundles one retry."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import threading
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import ray
@@ -67,27 +70,49 @@ class Ledger:
 
 
 @pytest.fixture
-def cluster():
-    """A head without CPUs and two nodes that hold one group each."""
-    small = {"object_store_memory": 80 << 20}
-    made = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **small}
-    )
-    made.nodes = [made.add_node(num_cpus=2, **small) for _ in range(2)]
+def nodes():
+    """A head and another node, which hold one group each."""
+    small = {"num_cpus": 2, "object_store_memory": 80 << 20}
+    made = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **small})
+    made.other = made.add_node(**small)
     ray.init(address=made.address, log_to_driver=False)
     yield made
     ray.shutdown()
     made.shutdown()
 
 
-def test_a_lost_node_costs_a_retry_and_the_other_node_finishes_the_plan(cluster):
+def test_a_killed_rank_costs_a_retry_and_the_other_group_finishes_the_plan(local_ray):
+    alone = dataclasses.replace(SPEC, tensor_parallel_size=1)
+    assert driver.room(CLUSTER, 1) == 2
+
+    def kill(groups):
+        os.kill(groups[2].processes[0].pid, signal.SIGKILL)
+        return 2
+
+    share_a_plan(alone, kill)
+
+
+@pytest.mark.long
+def test_a_lost_node_costs_a_retry_and_the_other_node_finishes_the_plan(nodes):
     assert driver.room(CLUSTER, 2) == 2
+    here = ray.get_runtime_context().get_node_id()
+
+    def lose_a_node(groups):
+        (goes,) = [one for one in (1, 2) if groups[one].processes[0].node_id != here]
+        nodes.remove_node(nodes.other, allow_graceful=False)
+        return goes
+
+    share_a_plan(SPEC, lose_a_node)
+
+
+def share_a_plan(spec, lose):
+    """Two groups at work, of which ``lose`` ends one and says which."""
     groups: dict[int, ModelGroup] = {}
     both = threading.Barrier(2)
 
     def start(seat):
         named = dataclasses.replace(CLUSTER, name=f"node-{seat.place}")
-        made = ModelGroup.start(SPEC, named, generation=seat.number, cancelled=seat.cancelled)
+        made = ModelGroup.start(spec, named, generation=seat.number, cancelled=seat.cancelled)
         groups[seat.number] = made
         if seat.number <= 2:
             both.wait(60)
@@ -96,16 +121,14 @@ def test_a_lost_node_costs_a_retry_and_the_other_node_finishes_the_plan(cluster)
     plan, ledger, log = Plan(), Ledger(), AttemptLog("test")
     plan.add([Asks(Task(f"t{i:02d}", "ask", f"t{i}", {"i": i})) for i in range(NUM_TASKS)])
     plan.form_bundles(1)
-    lost: dict[str, float] = {}
+    lost: dict[str, Any] = {}
 
-    def lose_a_node():
+    def lose_one():
         """Once both groups have answered something."""
         while len(ledger.committed) < 6:
             time.sleep(0.01)
-        node = groups[2].processes[0].node_id
-        (victim,) = [one for one in cluster.nodes if one.node_id == node]
         lost["at"] = time.monotonic()
-        cluster.remove_node(victim, allow_graceful=False)
+        lost["group"] = lose(groups)
 
     scheduler = Scheduler(
         plan=plan,
@@ -115,16 +138,17 @@ def test_a_lost_node_costs_a_retry_and_the_other_node_finishes_the_plan(cluster)
         attempts=log,
         progress=ledger,
     )
-    thread = threading.Thread(target=lose_a_node)
+    thread = threading.Thread(target=lose_one)
     thread.start()
     scheduler.run(done=())
     thread.join()
 
-    assert {one: groups[one].state.value for one in (1, 2)} == {1: "closed", 2: "failed"}
+    goes = lost["group"]
+    assert (groups[3 - goes].state.value, groups[goes].state.value) == ("closed", "failed")
     assert sorted(ledger.committed) == list(plan.works)
     assert set(ledger.answers.values()) == {tuple(range(3, 3 + NUM_TOKENS))}
     retries = [row for row in log.rows if row["outcome"] == "retry" and row["attempt"] == 1]
     assert {(row["error_type"], row["group"]) for row in retries if row["group"]} >= {
-        (RankDied.__name__, "group-2")
+        (RankDied.__name__, f"group-{goes}")
     }
     assert time.monotonic() - lost["at"] < 60

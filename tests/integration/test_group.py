@@ -28,7 +28,7 @@ from actors.group_spec import GroupSpec, GroupState
 from actors.request import Bundle, EngineSpec, Request, Sampling
 from conf.errors import UserError
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 CLUSTER = GroupSpec(
     name="faults",
@@ -37,15 +37,6 @@ CLUSTER = GroupSpec(
     stall_timeout_s=2.0,
     collective_timeout_s=600.0,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray():
-    ray.init(
-        num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False
-    )
-    yield
-    ray.shutdown()
 
 
 def spec(size=2, seed=0):
@@ -65,7 +56,7 @@ def bundle(name, *, num_tokens=8, others=0):
 
 @pytest.fixture(scope="module")
 def healthy():
-    """One group that no test here breaks."""
+    """One group that no test here breaks before the last."""
     with ModelGroup.start(spec(), dataclasses.replace(CLUSTER, name="healthy")) as group:
         yield group
 
@@ -182,6 +173,7 @@ def test_a_killed_rank_is_named_and_the_bundles_behind_it_are_not_blamed(group):
         group.submit(bundle("late"))
 
 
+@pytest.mark.long
 def test_a_rank_that_exits_is_named_although_its_peer_complains_first(group):
     with pytest.raises(RankDied) as caught:
         group.run(bundle("exit:0", num_tokens=40))
@@ -227,17 +219,6 @@ def test_ranks_that_answer_differently_fail_the_bundle(group):
     assert group.state is GroupState.FAILED
 
 
-def test_a_rank_that_dies_while_idle_is_noticed_within_a_second(group):
-    group.check()
-    os.kill(group.processes[1].pid, 9)
-    killed = time.monotonic()
-    with pytest.raises(RankDied, match=r"rank 1 .* during the wait for work"):  # noqa: PT012
-        while time.monotonic() < killed + 1:
-            group.check()
-            time.sleep(0.01)
-    assert group.state is GroupState.FAILED
-
-
 def test_closing_ends_open_bundles_and_is_repeatable():
     group = ModelGroup.start(spec(1), CLUSTER)
     pending = group.submit(bundle("b"))
@@ -252,7 +233,10 @@ def test_closing_ends_open_bundles_and_is_repeatable():
     ("seed", "message"),
     [
         (1001, r"rank 1 on node .* failed to load: its process ended without a word"),
-        (2001, r"rank 1 on node .* failed to load: FakeOutOfMemoryError: tried to allocate"),
+        pytest.param(
+            *(2001, r"rank 1 on node .* failed to load: FakeOutOfMemoryError: tried to allocate"),
+            marks=pytest.mark.long,  # short: test_group_resident.py
+        ),
     ],
 )
 def test_a_start_that_fails_half_way_leaves_nothing_behind(seed, message):
@@ -283,7 +267,7 @@ def test_a_start_that_nobody_wants_any_more_ends_in_seconds():
 
 def test_a_model_that_every_rank_refuses_is_the_users_mistake():
     with pytest.raises(UserError, match=r"^model\.path=/nowhere has no config\.json"):
-        ModelGroup.start(spec(seed=3000), CLUSTER)
+        ModelGroup.start(spec(1, seed=3000), CLUSTER)
 
 
 def test_a_group_that_cannot_fit_is_refused_at_once_with_the_numbers():
@@ -304,6 +288,17 @@ def test_two_groups_of_one_name_cannot_be_up_at_once(healthy, monkeypatch):
     with pytest.raises(GroupStartFailed, match=r"a group named 'healthy' is already up"):
         ModelGroup.start(spec(), healthy.cluster)
     assert healthy.run(bundle("unharmed")).bundle_id == "unharmed"
+
+
+def test_a_rank_that_dies_while_idle_is_noticed_within_a_second(healthy):
+    healthy.check()
+    os.kill(healthy.processes[1].pid, 9)
+    killed = time.monotonic()
+    with pytest.raises(RankDied, match=r"rank 1 .* during the wait for work"):  # noqa: PT012
+        while time.monotonic() < killed + 1:
+            healthy.check()
+            time.sleep(0.01)
+    assert healthy.state is GroupState.FAILED
 
 
 def test_failed_groups_give_their_resources_back(healthy):

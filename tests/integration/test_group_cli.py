@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from jobs.entry import ExitCode
 from jobs.report.console import Console
 from jobs.resident import run_group_command
 from storage.manifest import Run
-from tests.head import Head
 
 pytestmark = pytest.mark.ray
 
@@ -27,18 +25,6 @@ JOB = (
     "cluster.tensor_parallel_size=1",
 )
 NONE = "no resident group on this cluster\n"
-
-
-@pytest.fixture(scope="module")
-def head():
-    with Head() as made:
-        before = os.environ.get("RAY_ADDRESS")
-        os.environ["RAY_ADDRESS"] = made.address
-        yield made
-        if before is None:
-            del os.environ["RAY_ADDRESS"]
-        else:
-            os.environ["RAY_ADDRESS"] = before
 
 
 def group(command, *arguments):
@@ -69,7 +55,7 @@ def edited_copy(repo_root, folder):
     return folder
 
 
-def test_a_group_is_brought_up_used_by_two_jobs_looked_at_and_taken_down(head, repo_root, tmp_path):
+def test_a_group_is_brought_up_used_by_a_job_looked_at_and_taken_down(joined, repo_root, tmp_path):
     assert group("status") == (ExitCode.DONE, NONE)
     alone = "cluster.tensor_parallel_size=1"
 
@@ -80,17 +66,16 @@ def test_a_group_is_brought_up_used_by_two_jobs_looked_at_and_taken_down(head, r
     assert "model: deepseek_v3, 6 layers of 128, float32" in said
     fingerprint = said.split("fingerprint ")[1].split()[0]
 
-    runs = [tmp_path / "a", tmp_path / "b"]
-    jobs = [start_job(head, repo_root, *JOB, f"run_dir={one}") for one in runs]
+    job = start_job(joined, repo_root, *JOB, f"run_dir={tmp_path / 'run'}")
     stranger = start_job(
-        head,
+        joined,
         edited_copy(repo_root, tmp_path / "edited"),
         *(*JOB, "run_dir=run"),
     )
-    for job in jobs:
-        said, _ = job.communicate(timeout=60)
-        assert job.returncode == 0, said
-    assert answers(runs[0]) == answers(runs[1]) != []
+    said, _ = job.communicate(timeout=60)
+    assert job.returncode == 0, said
+    with Run.open(tmp_path / "run") as run:
+        assert run.read("responses").num_rows >= 2
 
     said, _ = stranger.communicate(timeout=60)
     assert stranger.returncode == ExitCode.NO_CLUSTER
@@ -107,9 +92,3 @@ def test_a_group_is_brought_up_used_by_two_jobs_looked_at_and_taken_down(head, r
     code, said = group("down")
     assert (code, said.split(" after ")[0]) == (ExitCode.DONE, "toy_mla: down")
     assert group("status")[1] == NONE
-
-
-def answers(folder):
-    with Run.open(folder) as run:
-        rows = run.read("responses").to_pylist()
-    return [(row["prompt_id"], row["sample"], row["completion_ids"]) for row in rows]

@@ -33,6 +33,7 @@ def metrics_port():
         object_store_memory=100 << 20,
         log_to_driver=False,
         _metrics_export_port=port,
+        _system_config={"metrics_report_interval_ms": 1000},  # 10 s, else
     )
     yield port
     ray.shutdown()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import os
 import pickle
 import subprocess
 import sys
@@ -45,14 +44,11 @@ print(group.run(bundle("from another process")).results[0].completion_ids)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def local_ray():
-    context = ray.init(
-        num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False
-    )
-    yield context.address_info["gcs_address"]
+def clean(local_ray):
+    """Resident groups outlive who started them."""
+    yield
     for one in residents():
         supervisor.stop(one["actor_name"])
-    ray.shutdown()
 
 
 def bundle(name, num_tokens=8):
@@ -87,7 +83,7 @@ def test_jobs_that_race_to_start_a_group_share_one():
 def test_another_process_finds_the_group_and_leaves_it_up(local_ray):
     before = residents()[0]
     done = subprocess.run(
-        [sys.executable, "-c", OTHER_JOB, local_ray],
+        [sys.executable, "-c", OTHER_JOB, local_ray.address],
         capture_output=True,
         text=True,
         timeout=60,
@@ -138,12 +134,12 @@ def test_a_dead_rank_costs_the_job_one_error_and_the_group_comes_back():
     assert group.status()["generation"] == 2
 
 
-def test_a_killed_supervisor_takes_its_ranks_along_and_the_next_job_starts_anew():
+def test_a_killed_supervisor_takes_its_ranks_along_and_the_next_job_starts_anew(local_ray):
     group = ensure(SPEC, CLUSTER)
     pids = [
         int(one.name)
         for one in Path("/proc").iterdir()
-        if one.name.isdigit() and is_rank(one, os.getpid())
+        if one.name.isdigit() and is_rank(one, local_ray.pid)
     ]
     assert len(pids) == 2
     name = residents()[0]["actor_name"]
@@ -188,15 +184,16 @@ def test_an_unused_group_ends_by_itself():
 
 def test_a_group_that_cannot_start_tells_the_job_and_ends():
     broken = dataclasses.replace(CLUSTER, name="broken")
+    alone = dataclasses.replace(SPEC, tensor_parallel_size=1, random_seed=2000)
     with pytest.raises(GroupStartFailed, match="FakeOutOfMemoryError"):
-        ensure(dataclasses.replace(SPEC, random_seed=2001), broken, ResidenceSpec(max_starts=1))
+        ensure(alone, broken, ResidenceSpec(max_starts=1))
     wait_until(lambda: not [one for one in residents() if one["name"] == "broken"])
 
 
 def test_ranks_are_not_started_again_from_code_that_changed_on_disk():
     """What a new rank would import is no longer what the group's name says."""
     payload = {
-        "spec": pickle.dumps(SPEC),
+        "spec": pickle.dumps(dataclasses.replace(SPEC, tensor_parallel_size=1)),
         "cluster": pickle.dumps(dataclasses.replace(CLUSTER, name="edited")),
         "residence": pickle.dumps(ResidenceSpec()),
         "fingerprint": "aaaaaaaaaaaa",

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import ray
 
 from actors import supervisor
 from actors.errors import RankDied, RankHung
@@ -20,32 +19,18 @@ from actors.group import ModelGroup
 from actors.group_spec import GroupSpec
 from actors.request import Bundle, Capture, EngineSpec, Request, Sampling, Steering
 from actors.supervisor import ensure, residents
-from tests.faulty import FOLDER_VARIABLE
 
 pytestmark = pytest.mark.ray
 
 NUM_BUNDLES = 6
 
 
-@pytest.fixture(scope="module")
-def faults(tmp_path_factory):
-    """Where ranks read which fault is theirs."""
-    folder = tmp_path_factory.mktemp("faults")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(FOLDER_VARIABLE, str(folder))
-        yield folder
-
-
 @pytest.fixture(scope="module", autouse=True)
-def local_ray(faults):
-    """The ranks inherit where their faults are."""
-    ray.init(
-        num_cpus=2, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False
-    )
+def clean(local_ray):
+    """Resident groups outlive who started them."""
     yield
     for one in residents():
         supervisor.stop(one["actor_name"])
-    ray.shutdown()
 
 
 @pytest.fixture
@@ -104,8 +89,10 @@ def assert_same_answers(shared, solo):
                     )
 
 
-def test_two_jobs_at_once_get_their_solo_answers_and_neither_starves(spec):
-    cluster = GroupSpec(name="toy", stall_timeout_s=60.0)
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_two_jobs_at_once_get_their_solo_answers_and_neither_starves(spec, size):
+    cluster = GroupSpec(name=f"toy{size}", stall_timeout_s=60.0)
+    spec = dataclasses.replace(spec, tensor_parallel_size=size)
     solo = {job: run_job(ensure(spec, cluster), job)[0] for job in "ab"}
     groups = {job: ensure(spec, cluster) for job in "ab"}
     barrier = threading.Barrier(2)
@@ -132,7 +119,9 @@ def test_two_jobs_at_once_get_their_solo_answers_and_neither_starves(spec):
     order = sorted((at, job) for job, (_, times) in shared.items() for at in times if at <= both)
     longest = max(len(list(run)) for _, run in itertools.groupby(job for _, job in order))
     assert longest <= 3
-    assert residents()[0]["generation"] == 1
+    (mine,) = [one for one in residents() if one["name"] == cluster.name]
+    assert mine["generation"] == 1
+    supervisor.stop(mine["actor_name"])
 
 
 def long_bundle():
@@ -142,6 +131,7 @@ def long_bundle():
     return Bundle(id="long", requests=(request,))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "error"), [(signal.SIGKILL, RankDied), (signal.SIGSTOP, RankHung)]
 )
@@ -159,7 +149,8 @@ def test_a_rank_of_the_real_engine_that_stops_in_mid_answer_is_named(spec, numbe
         assert caught.value.doing == "run bundle long"
 
 
-@pytest.mark.parametrize(("size", "named"), [(2, None), pytest.param(4, 2, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("size", "named"), [(2, None), (4, 2)])
 def test_a_rank_of_the_real_engine_that_leaves_a_collective_out_is_found_within_10_seconds(
     spec, faults, size, named
 ):

@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import pytest
-import ray
 
 from actors.errors import RankDied
 from actors.group import ModelGroup
@@ -18,18 +17,9 @@ from storage.errors import SchemaError
 from storage.manifest import Run
 from tests.fakes import WIDTH
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 LAYERS = (0, 1, 2, 3, 5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray():
-    ray.init(
-        num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -325,32 +325,26 @@ def test_a_cache_saves_the_second_call(server, tmp_path):
 
 
 @pytest.mark.ray
-def test_judge_actors_share_the_work_and_outlive_a_kill(server, tmp_path):
-    ray.init(
-        num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False
+def test_judge_actors_share_the_work_and_outlive_a_kill(server, local_ray, tmp_path):
+    pool = JudgePool(
+        dataclasses.replace(spec(server), max_concurrency=2),
+        size=2,
+        cache=tmp_path / "scores.sqlite",
+        cpus_each=0.2,
     )
-    try:
-        pool = JudgePool(
-            dataclasses.replace(spec(server), max_concurrency=2),
-            size=2,
-            cache=tmp_path / "scores.sqlite",
-            cpus_each=0.2,
-        )
-        queries = [query(f"text {i}", query_id=str(i)) for i in range(80)]
-        scores = pool.score(queries)
-        assert [one.id for one in scores] == [str(i) for i in range(80)]
-        assert all(one.score == pytest.approx(80.0) for one in scores)
-        assert len(server.calls) == 80
-        names = {one["name"] for one in ray.util.list_named_actors(all_namespaces=True)}
-        assert {"traitmill/judge/endpoint0", "traitmill/judge/endpoint1"} <= names
+    queries = [query(f"text {i}", query_id=str(i)) for i in range(80)]
+    scores = pool.score(queries)
+    assert [one.id for one in scores] == [str(i) for i in range(80)]
+    assert all(one.score == pytest.approx(80.0) for one in scores)
+    assert len(server.calls) == 80
+    names = {one["name"] for one in ray.util.list_named_actors(all_namespaces=True)}
+    assert {"traitmill/judge/endpoint0", "traitmill/judge/endpoint1"} <= names
 
-        os.kill(pool._fetch([pool._actors[0].pid.remote()])[0], 9)
-        assert all(one.cached for one in pool.score(queries))
-        assert len(server.calls) == 80
-        assert (pool.name, pool.totals.num_queries) == ("endpoint", 160)
-        server.script = [(401, "bad key")]
-        with pytest.raises(UserError, match="HTTP 401"):
-            pool.score([query("new")])
-        pool.close()
-    finally:
-        ray.shutdown()
+    os.kill(pool._fetch([pool._actors[0].pid.remote()])[0], 9)
+    assert all(one.cached for one in pool.score(queries))
+    assert len(server.calls) == 80
+    assert (pool.name, pool.totals.num_queries) == ("endpoint", 160)
+    server.script = [(401, "bad key")]
+    with pytest.raises(UserError, match="HTTP 401"):
+        pool.score([query("new")])
+    pool.close()

@@ -16,7 +16,7 @@ from actors.request import Bundle, Capture, EngineSpec, Request, Sampling
 
 pytestmark = pytest.mark.ray
 
-SPEC = EngineSpec(model_path="/nowhere", tensor_parallel_size=2)
+SPEC = EngineSpec(model_path="/nowhere", tensor_parallel_size=1)
 CLUSTER = GroupSpec(name="full", engine="tests.fakes:FakeEngine.load")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
 import subprocess
 import sys
@@ -116,18 +115,20 @@ def test_a_second_run_starts_no_ray_and_changes_nothing(whole, capsys):
     assert digest_of_results(whole) == before
 
 
-def test_a_killed_driver_loses_no_committed_task_and_ends_in_the_same_bytes(whole, tmp_path):
-    """SIGKILL in the middle; then the same command, in this process."""
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_ended_driver_loses_no_committed_task_and_continues_to_the_same_bytes(
+    number, whole, joined, tmp_path
+):
+    """A signal in the middle; then the same command. The short form is in ``test_chaos.py``."""
     command = [sys.executable, "-m", "jobs.pipeline", f"run_dir={tmp_path}", *SMALL]
-    driver = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     commits = tmp_path / "_meta" / "commits"
     deadline = time.monotonic() + 90
     while len(list(commits.glob("fit-*.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
+    driver.send_signal(number)
+    assert driver.wait(timeout=60) == (130 if number == signal.SIGTERM else -number)
     survived = {path.name for path in commits.iterdir()}
     assert len(survived) >= 3
 
@@ -170,8 +171,9 @@ def test_a_request_that_cannot_be_met_is_one_sentence_and_starts_nothing(
     assert not (tmp_path / "run").exists()
 
 
-def test_sigterm_ends_the_job_cleanly_and_says_what_is_safe(tmp_path):
-    command = [sys.executable, "-m", "jobs.extract", f"run_dir={tmp_path}", *SMALL]
+def test_sigterm_ends_the_job_cleanly_and_says_what_is_safe(joined, tmp_path):
+    alone = "cluster.tensor_parallel_size=1"
+    command = [sys.executable, "-m", "jobs.extract", f"run_dir={tmp_path}", alone, *SMALL]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     commits = tmp_path / "_meta" / "commits"
     deadline = time.monotonic() + 90

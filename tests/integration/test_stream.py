@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from storage.manifest import Run
-from tests.head import Head
 
 pytestmark = pytest.mark.ray
 
@@ -32,7 +31,7 @@ raise SystemExit(main("generate", sys.argv[1:]))
 """
 
 
-def test_the_command_prints_each_token_as_it_comes(repo_root, tmp_path):
+def test_the_command_prints_each_token_as_it_comes(head, repo_root, tmp_path):
     arguments = [
         "generate.prompt=How was your day?",
         f"generate.max_new_tokens={NEW}",
@@ -40,16 +39,15 @@ def test_the_command_prints_each_token_as_it_comes(repo_root, tmp_path):
         "cluster.tensor_parallel_size=1",
         f"run_dir={tmp_path / 'run'}",
     ]
-    with Head() as head:
-        done = subprocess.run(
-            [sys.executable, "-c", WATCHED, *arguments],
-            cwd=tmp_path,
-            env={**head.environment, "RAY_ADDRESS": head.address, "PYTHONPATH": str(repo_root)},
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-        )
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, *arguments],
+        cwd=tmp_path,
+        env={**head.environment, "RAY_ADDRESS": head.address, "PYTHONPATH": str(repo_root)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [line[6:] for line in done.stderr.splitlines() if line.startswith("wrote ")]
     written = [ast.literal_eval(line) for line in lines]

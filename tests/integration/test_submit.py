@@ -14,7 +14,6 @@ import pytest
 from jobs import submit
 from jobs.entry import main
 from storage.manifest import Run
-from tests.head import Head
 
 pytestmark = pytest.mark.ray
 
@@ -28,13 +27,7 @@ SMALL = (
     "method=mean_difference",
     "coefficient=4",
 )
-
-
-@pytest.fixture(scope="module")
-def head():
-    """A head node of our own, on the loopback address and with a token."""
-    with Head() as head:
-        yield head
+RANK_0 = r"\(traitmill/toy_mla/rank0 pid=\d+.*\).*loaded deepseek_v3 in "
 
 
 def results(run_dir: Path) -> dict[str, str]:
@@ -45,9 +38,12 @@ def results(run_dir: Path) -> dict[str, str]:
     }
 
 
-def test_a_submitted_sweep_equals_the_local_one_with_one_model_load(head, repo_root, tmp_path):
-    remote, local = tmp_path / "remote", tmp_path / "local"
-    sweep = ["--multirun", "trait=anxiety,guilt", "layer=1,2", *SMALL]
+def test_a_submitted_sweep_equals_one_run_from_here_with_one_model_load(
+    head, repo_root, tmp_path, monkeypatch
+):
+    remote, here = tmp_path / "remote", tmp_path / "here"
+    alone = "cluster.tensor_parallel_size=1"
+    sweep = ["--multirun", "trait=anxiety,guilt", "layer=1,2", alone, *SMALL]
 
     done = subprocess.run(
         [sys.executable, "-m", "jobs.cli", "submit", "steer", *sweep, f"run_dir={remote}"],
@@ -62,17 +58,19 @@ def test_a_submitted_sweep_equals_the_local_one_with_one_model_load(head, repo_r
     assert done.returncode == 0, done.stdout + done.stderr
     assert "for 4 point(s)" in done.stdout
     assert "succeeded, exit code 0" in done.stdout
-    assert main("steer", [*sweep, f"run_dir={local}", "cluster.dashboard=false"]) == 0
-    assert results(remote) == results(local)
     with Run.open(remote) as run:
         groups = {row["group"] for row in run.read("attempts").to_pylist()} - {None}
         assert run.read("runs").to_pylist()[0]["exit_code"] == 0
     assert groups <= {"group-1"}
-    # Rank 0 speaks in the job's log, under its name; the other has a file of its own.
-    assert re.search(r"\(traitmill/toy_mla/rank0 pid=\d+.*\).*loaded deepseek_v3 in ", done.stdout)
-    assert "rank1" not in done.stdout
-    (own,) = head.folder.glob("session_2*/logs/traitmill-toy_mla-rank1-*.log")
-    assert "loaded deepseek_v3 in " in own.read_text()
+    assert re.search(RANK_0, done.stdout)
+
+    monkeypatch.setenv("RAY_ADDRESS", head.address)
+    assert main("steer", [*sweep, f"run_dir={here}"]) == 0
+    assert results(remote) == results(here)
+
+
+def logs_of_rank_1(head):
+    return head.folder.glob("session_2*/logs/traitmill-toy_mla-rank1-*.log")
 
 
 @pytest.mark.long
@@ -81,6 +79,7 @@ def test_a_stopped_job_says_so_and_the_same_command_continues_to_the_same_bytes(
 ):
     """``ray job stop``: the driver has time to end in good order, and nothing is left running."""
     client = submit.connect(head.dashboard)
+    others = set(logs_of_rank_1(head))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     plan = ["trait=anxiety", "layer=[1,2]", *SMALL, "schedule.bundle_requests=4"]
     command = [*plan, f"run_dir={cut}"]
@@ -94,6 +93,11 @@ def test_a_stopped_job_says_so_and_the_same_command_continues_to_the_same_bytes(
     assert "stopped; what is committed is safe, the same command continues." in (
         client.get_job_logs(job)
     )
+    # Rank 0 speaks in the job's log, under its name; the other has a file of its own.
+    assert re.search(RANK_0, client.get_job_logs(job))
+    assert "rank1" not in client.get_job_logs(job)
+    (own,) = set(logs_of_rank_1(head)) - others
+    assert "loaded deepseek_v3 in " in own.read_text()
     with Run.open(cut) as run:
         done = [name for name in run.commits() if not name.startswith("run-")]
         assert [row["exit_code"] for row in run.read("runs").to_pylist()] == [130]

@@ -87,12 +87,16 @@ def direction(answers: Answer) -> np.ndarray:
     return rows[:8].mean(0) - rows[8:].mean(0)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "sizes", [(2,), pytest.param((2, 4), marks=pytest.mark.long)], ids=["2", "2-and-4"]
+)
 @pytest.mark.parametrize("model", ["toy_mla", "toy_gqa"])
-def test_toy_models_equal_plain_transformers_at_every_size(model: str) -> None:
+def test_toy_models_equal_plain_transformers_at_every_size(
+    model: str, sizes: tuple[int, ...]
+) -> None:
     want = stock(model)
     found = {1: ours(0, 1, model)}
-    for size in (2, 4):
+    for size in sizes:
         ranks = tiny.run_ranks(size, ours, model)
         assert len({tuple(ids for ids, _ in answers) for answers in ranks}) == 1
         found[size] = ranks[0]

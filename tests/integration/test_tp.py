@@ -1,6 +1,7 @@
 """Two, four and eight ranks give the tokens, captures and log-probabilities of one.
 
-Ranks are real processes over gloo. Each size starts once and runs every family.
+Ranks are real processes over gloo. Each size starts once; two ranks run every family, four and
+eight some, and all with ``-m long``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ from actors.request import STEERING_SITES, Bundle, Capture, Request, Steering
 from tests import oracle, tiny
 from tests.tiny import ask
 
-SIZES = (2, 4, 8)
+Names = tuple[str, ...]
+CASES: tuple[Any, ...] = (
+    pytest.param(2, tiny.FAMILIES, id="2"),
+    pytest.param(4, ("deepseek_v3", "qwen3_moe", "llama_biased"), id="4"),
+    pytest.param(8, ("deepseek_v3",), id="8"),
+    pytest.param(4, tiny.FAMILIES, id="4-all", marks=pytest.mark.long),
+    pytest.param(8, tiny.FAMILIES, id="8-all", marks=pytest.mark.long),
+)
+"""Ranks, and the families that they run."""
 NUM_LAYERS = 3
 BATCH = 160
 """Rows of a forward: prompts are read in chunks, beside rows that decode."""
@@ -69,10 +78,10 @@ def _answer(engine: Engine, name: str) -> Any:
     return engine.run(_bundle(name, engine.info.hidden_size))
 
 
-def _work(rank: int, size: int, folder: str) -> dict[str, Any]:
-    """What one rank does for all families: replies and counts of collectives in forwards."""
+def _work(rank: int, size: int, folder: str, names: Names) -> dict[str, Any]:
+    """What one rank does for each family: replies and counts of collectives in forwards."""
     found: dict[str, Any] = {}
-    for name in tiny.FAMILIES:
+    for name in names:
         engine = Engine.load(
             tiny.spec(Path(folder) / name, max_batch_tokens=BATCH),
             rank=rank,
@@ -120,10 +129,10 @@ def _count_collectives(engine: Engine) -> list[tuple[int, int, int]]:
 
 
 @functools.cache
-def _group(size: int) -> list[dict[str, Any]]:
-    for name in tiny.FAMILIES:
+def _group(size: int, names: Names) -> list[dict[str, Any]]:
+    for name in names:
         tiny.model_path(name)
-    return tiny.run_ranks(size, _work, str(tiny.folder()))
+    return tiny.run_ranks(size, _work, str(tiny.folder()), names)
 
 
 @functools.cache
@@ -151,20 +160,20 @@ def _is_what_stock_writes(name: str, prompt: tuple[int, ...], completion: tuple[
     return oracle.greedy_continuation(logits, len(prompt)) == completion
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_greedy_tokens_of_32_prompts_equal_stock_one_by_one(size: int) -> None:
-    for name in tiny.FAMILIES:
-        ranks = [rank[name, "greedy"] for rank in _group(size)]
+@pytest.mark.parametrize(("size", "names"), CASES)
+def test_greedy_tokens_of_32_prompts_equal_stock_one_by_one(size: int, names: Names) -> None:
+    for name in names:
+        ranks = [rank[name, "greedy"] for rank in _group(size, names)]
         assert all(rank == ranks[0] for rank in ranks)
         for prompt, completion in zip(_long_prompts(), ranks[0], strict=True):
             assert len(completion) == 5 or completion[-1] == 2, name
             assert _is_what_stock_writes(name, prompt, completion), (name, len(prompt))
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_ranks_choose_the_tokens_of_one_rank_greedy_and_sampled(size: int) -> None:
-    for name in tiny.FAMILIES:
-        got, want = _group(size)[0][name][0], _alone(name)
+@pytest.mark.parametrize(("size", "names"), CASES)
+def test_ranks_choose_the_tokens_of_one_rank_greedy_and_sampled(size: int, names: Names) -> None:
+    for name in names:
+        got, want = _group(size, names)[0][name][0], _alone(name)
         for result, expected in zip(got.results, want.results, strict=True):
             assert result.completion_ids == expected.completion_ids, (name, result.id)
             assert result.finish_reason == expected.finish_reason
@@ -172,18 +181,20 @@ def test_ranks_choose_the_tokens_of_one_rank_greedy_and_sampled(size: int) -> No
         assert got.digest == want.digest
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_all_ranks_ran_the_same_schedule_with_the_same_pages(size: int) -> None:
-    for name in tiny.FAMILIES:
-        ranks = [rank[name] for rank in _group(size)]
+@pytest.mark.parametrize(("size", "names"), CASES)
+def test_all_ranks_ran_the_same_schedule_with_the_same_pages(size: int, names: Names) -> None:
+    for name in names:
+        ranks = [rank[name] for rank in _group(size, names)]
         assert {digest for digest, _, _ in ranks[1:]} == {ranks[0][0].digest}
         assert len({pages for _, _, pages in ranks}) == 1
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_every_site_of_every_layer_equals_stock_hooks_at_every_token(size: int) -> None:
-    for name in tiny.FAMILIES:
-        for result in _group(size)[0][name][0].results[:4]:
+@pytest.mark.parametrize(("size", "names"), CASES)
+def test_every_site_of_every_layer_equals_stock_hooks_at_every_token(
+    size: int, names: Names
+) -> None:
+    for name in names:
+        for result in _group(size, names)[0][name][0].results[:4]:
             raw = dataclasses.replace(
                 result, captures=tuple(c for c in result.captures if c.reduction == "none")
             )
@@ -193,10 +204,10 @@ def test_every_site_of_every_layer_equals_stock_hooks_at_every_token(size: int) 
             assert count == 15 + 3 * (name in tiny.LATENT) + 6 * (name in tiny.ROUTED)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_captures_of_every_site_equal_those_of_one_rank(size: int) -> None:
-    for name in tiny.FAMILIES:
-        got, want = _group(size)[0][name][0], _alone(name)
+@pytest.mark.parametrize(("size", "names"), CASES)
+def test_captures_of_every_site_equal_those_of_one_rank(size: int, names: Names) -> None:
+    for name in names:
+        got, want = _group(size, names)[0][name][0], _alone(name)
         for result, expected in zip(got.results, want.results, strict=True):
             for reading, other in zip(result.captures, expected.captures, strict=True):
                 assert reading.positions.tolist() == other.positions.tolist()
@@ -219,25 +230,25 @@ def test_captures_of_every_site_equal_those_of_one_rank(size: int) -> None:
             assert oracle.relative_error(one.m2, two.m2) <= 1e-4
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_log_probabilities_equal_those_of_one_rank(size: int) -> None:
-    for name in tiny.FAMILIES:
+@pytest.mark.parametrize(("size", "names"), CASES)
+def test_log_probabilities_equal_those_of_one_rank(size: int, names: Names) -> None:
+    for name in names:
         got, want = (
             next(r for r in reply.results if r.id == "judged").logprobs
-            for reply in (_group(size)[0][name][0], _alone(name))
+            for reply in (_group(size, names)[0][name][0], _alone(name))
         )
         assert np.array_equal(got.top_ids, want.top_ids)
         for field in ("chosen", "top", "named"):
             np.testing.assert_allclose(getattr(got, field), getattr(want, field), atol=1e-4)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "names"), CASES)
 def test_a_forward_makes_two_all_reduces_per_layer_one_for_the_embedding_and_no_other(
-    size: int,
+    size: int, names: Names
 ) -> None:
     expected = 2 * NUM_LAYERS + 1
-    for rank in _group(size):
-        for name in tiny.FAMILIES:
+    for rank in _group(size, names):
+        for name in names:
             counts = rank[name][1]
             assert len(counts) >= 7  # prefill and decode alike
             assert set(counts) == {(expected, expected, 0)}, name

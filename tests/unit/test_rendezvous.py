@@ -52,7 +52,8 @@ def meet(rank, port, answers):
 
 def test_two_processes_meet_twice_over_one_store_and_agree():
     store = rendezvous.host_store("127.0.0.1", timeout_s=20.0)
-    context = mp.get_context("spawn")
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["tests.tiny"])  # one server for all tests: it has torch already
     answers = context.Queue()
     processes = [context.Process(target=meet, args=(r, store.port, answers)) for r in range(2)]
     for process in processes:
