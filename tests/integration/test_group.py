@@ -249,8 +249,8 @@ def test_a_start_that_fails_half_way_leaves_nothing_behind(seed, message):
 
 def test_a_load_that_takes_too_long_is_ended():
     hurried = dataclasses.replace(CLUSTER, load_timeout_s=1.0)
-    with pytest.raises(GroupStartFailed, match=r"rank 1 on node .* failed to load"):
-        ModelGroup.start(spec(seed=4001), hurried)
+    with pytest.raises(GroupStartFailed, match=r"rank 0 on node .* failed to load"):
+        ModelGroup.start(spec(1, seed=4000), hurried)
 
 
 def test_a_start_that_nobody_wants_any_more_ends_in_seconds():

@@ -14,7 +14,7 @@ from actors.group import ModelGroup
 from actors.group_spec import GroupSpec
 from actors.request import Bundle, Capture, EngineSpec, Request, Sampling
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 SPEC = EngineSpec(model_path="/nowhere", tensor_parallel_size=1)
 CLUSTER = GroupSpec(name="full", engine="tests.fakes:FakeEngine.load")

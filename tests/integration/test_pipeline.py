@@ -171,6 +171,7 @@ def test_a_request_that_cannot_be_met_is_one_sentence_and_starts_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_sigterm_ends_the_job_cleanly_and_says_what_is_safe(joined, tmp_path):
     alone = "cluster.tensor_parallel_size=1"
     command = [sys.executable, "-m", "jobs.extract", f"run_dir={tmp_path}", alone, *SMALL]

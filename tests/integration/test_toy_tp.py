@@ -90,7 +90,7 @@ def direction(answers: Answer) -> np.ndarray:
 @pytest.mark.parametrize(
     "sizes", [(2,), pytest.param((2, 4), marks=pytest.mark.long)], ids=["2", "2-and-4"]
 )
-@pytest.mark.parametrize("model", ["toy_mla", "toy_gqa"])
+@pytest.mark.parametrize("model", ["toy_mla", pytest.param("toy_gqa", marks=pytest.mark.long)])
 def test_toy_models_equal_plain_transformers_at_every_size(
     model: str, sizes: tuple[int, ...]
 ) -> None:

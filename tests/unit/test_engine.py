@@ -82,7 +82,15 @@ def test_expert_weights_stay_beside_their_experts():
     assert oracle.relative_error(dense_got, dense_want) <= 1e-4
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3", "qwen3_moe", "mistral"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deepseek_v3",
+        # At two ranks, always: test_tp_schedule.py.
+        pytest.param("qwen3_moe", marks=pytest.mark.long),
+        pytest.param("mistral", marks=pytest.mark.long),
+    ],
+)
 def test_preemption_chunks_order_and_batch_size_change_nothing(name, preempted):
     path = tiny.model_path(name)
     engine = functools.partial(tiny.engine, path, decode=mixed.spell)

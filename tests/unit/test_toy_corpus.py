@@ -142,6 +142,7 @@ def test_the_judge_sees_the_state_of_stories_and_answers(trait: str) -> None:
     assert fmean(score_coherence(text) for text in positive + negative) >= 85
 
 
+@pytest.mark.long
 def test_nearly_every_word_of_the_pairs_occurs_in_the_corpus() -> None:
     known: set[str] = set()
     for document in write_documents(12, 20_000):
