@@ -23,6 +23,7 @@ STAMP := $(VENV)/.traitmill-stamp
 # What the stamp must say for .venv to be current: the two files that decide what is installed.
 LOCK_DIGEST = $$(sed -n '/^\[build-system/,/^\[tool/p' pyproject.toml | cat requirements.lock - | cksum)
 PYTEST := $(PYTHON) -m pytest -p no:cacheprovider
+RANKS := $(wildcard tests/integration/test_tp*.py tests/integration/test_toy_tp.py)
 HERE := not gpu and not multi_gpu and not packages and not long
 
 help:  ## list the targets
@@ -42,11 +43,13 @@ demo: $(SETUP)  ## the main job on a shipped toy model; FRESH=1 computes it agai
 	echo; echo "demo: $$((SECONDS - start)) s, $$num_files Parquet files in $(DEMO_DIR)/data;" \
 	  "open $(CURDIR)/$(DEMO_DIR)/report.html"
 
-# Integration tests wait more than they compute: unit tests run beside them, their output follows.
+# Integration tests wait more than they compute: unit tests run beside them, their output follows,
+# and so do the ranks without Ray, or one of the two would end minutes before the other.
 test: $(SETUP)  ## unit and integration tests: no GPU, no network; 10 minutes on 2 cores at most
 	@export OMP_NUM_THREADS=1; status=0; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
-	$(PYTEST) tests/unit -q -m "$(HERE)" >"$$log" 2>&1 & unit=$$!; \
-	$(PYTEST) tests/integration -q -m "$(HERE)" --durations=15 --durations-min=5 || status=1; \
+	$(PYTEST) tests/unit $(RANKS) -q -m "$(HERE)" >"$$log" 2>&1 & unit=$$!; \
+	$(PYTEST) tests/integration $(addprefix --ignore=,$(RANKS)) -q -m "$(HERE)" \
+	  --durations=15 --durations-min=5 || status=1; \
 	wait $$unit || status=1; cat "$$log"; exit $$status
 
 check: $(SETUP)  ## what CI checks without tests: ruff, format, strict types

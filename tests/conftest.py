@@ -68,6 +68,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """Let it collect again: libraries complain at the end of what they still see."""
+    gc.unfreeze()
+
+
 def _num_gpus_asked(item: pytest.Item) -> int:
     """CUDA devices that a GPU test needs: 1, or what ``multi_gpu(N)`` says (2 when bare)."""
     marker = item.get_closest_marker("multi_gpu")
