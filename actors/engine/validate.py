@@ -151,8 +151,10 @@ def _check_vector(key: str, bundle: Bundle, limits: Limits) -> None:
             f"vector={key!r} has shape {vector.shape}, but the residual stream is "
             f"{limits.hidden_size} wide; fit it on this model"
         )
-    # One product tells of most vectors; its square may be infinite where no value is.
-    if not (math.isfinite(float(np.dot(vector, vector))) or np.isfinite(vector).all()):
+    # One product tells of most vectors; it may be infinite where no value is.
+    with np.errstate(over="ignore"):
+        squared = float(np.dot(vector, vector))
+    if not (math.isfinite(squared) or np.isfinite(vector).all()):
         raise _Refused(f"vector={key!r} holds values that are not finite")
 
 

@@ -249,8 +249,8 @@ def test_a_start_that_fails_half_way_leaves_nothing_behind(seed, message):
 
 def test_a_load_that_takes_too_long_is_ended():
     hurried = dataclasses.replace(CLUSTER, load_timeout_s=1.0)
-    with pytest.raises(GroupStartFailed, match=r"rank 0 on node .* failed to load"):
-        ModelGroup.start(spec(1, seed=4000), hurried)
+    with pytest.raises(GroupStartFailed, match=r"rank 1 on node .* failed to load"):
+        ModelGroup.start(spec(seed=4001), hurried)
 
 
 def test_a_start_that_nobody_wants_any_more_ends_in_seconds():
@@ -267,7 +267,7 @@ def test_a_start_that_nobody_wants_any_more_ends_in_seconds():
 
 def test_a_model_that_every_rank_refuses_is_the_users_mistake():
     with pytest.raises(UserError, match=r"^model\.path=/nowhere has no config\.json"):
-        ModelGroup.start(spec(1, seed=3000), CLUSTER)
+        ModelGroup.start(spec(seed=3000), CLUSTER)
 
 
 def test_a_group_that_cannot_fit_is_refused_at_once_with_the_numbers():

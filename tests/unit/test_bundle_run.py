@@ -103,6 +103,28 @@ def test_a_row_that_is_not_finite_ends_its_request_alone():
     assert (good.completion_ids, good.error) == ((9, 9, 9), None)
 
 
+@pytest.mark.parametrize(
+    ("column", "kept", "reason"),
+    [
+        ([7, 8, NOT_FINITE, 9, EOS], [7, 8], "error"),
+        ([NOT_FINITE, 8, 9, 9, 9], [], "error"),
+        ([7, EOS, NOT_FINITE, 9, 9], [7, EOS], "eos"),
+        ([7, 8, 11, EOS, NOT_FINITE], [7, 8, 11], "stop"),
+        ([7, 8, 9, 10, 12], [7, 8, 9, 10, 12], None),
+        ([7, 8, 9, 10, 12, 13, NOT_FINITE], [7, 8, 9, 10, 12, 13], "length"),
+        ([7], [7], None),
+        ([EOS], [EOS], "eos"),
+    ],
+)
+def test_tokens_of_a_burst_end_where_single_steps_would(column, kept, reason):
+    run = _run([ask("r", (5, 6), 6, stop_ids=(11,))])
+    (span,) = run.scheduler.next_step()
+    number = run._accept_all(span.sequence, column)
+    assert span.sequence.completion_ids == kept
+    assert span.sequence.finish_reason == reason
+    assert number == len(kept) + (reason == "error")
+
+
 def test_refused_requests_keep_their_place_and_run_nothing():
     error = RequestError(type="invalid", message="request 'b': no.")
     run = _run([ask("a", (5,), 1), ask("b", (5,), 1), ask("c", (5,), 1)], errors={"b": error})

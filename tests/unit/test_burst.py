@@ -240,7 +240,7 @@ def spoiled_on_two_ranks(rank: int, size: int, path: str) -> Any:
         tiny.spec(Path(path)), rank=rank, world_size=size, process_group=dist.group.WORLD
     )
     found = []
-    for captured in ((0,), (0, 1, 2)):
+    for captured in ((0,), (0, 1, 2), (1,)):
         request = Request(
             id="r",
             token_ids=(5, 6, 7, 8),
@@ -257,10 +257,11 @@ def spoiled_on_two_ranks(rank: int, size: int, path: str) -> Any:
 
 def test_ranks_that_share_rows_agree_on_what_is_not_finite(tmp_path: Path) -> None:
     path = tiny.save("mistral", tmp_path)
-    for below, through in tiny.run_ranks(2, spoiled_on_two_ranks, str(path)):
+    for below, through, alone in tiny.run_ranks(2, spoiled_on_two_ranks, str(path)):
         assert below is None, "layer 0 is finite, whatever layer 1 is"
         assert through is not None
         assert "not finite" in through.message
+        assert alone is not None, "a rank that keeps none of the layers looks all the same"
 
 
 def on_two_ranks(rank: int, size: int, path: str) -> Any:

@@ -25,6 +25,7 @@ VECTORS = {
     "good": np.ones(4, "f4"),
     "wide": np.ones(5, "f4"),
     "flat": np.ones((4, 1), "f4"),
+    "huge": np.array([1e30, 1, 0, 0], "f4"),  # its length squared is beyond float32
     "broken": np.array([1, np.nan, 0, 0], "f4"),
 }
 NAN, INF = float("nan"), float("inf")
@@ -131,6 +132,7 @@ def test_all_that_is_good_is_let_in():
         {"temperature": 0.0001, "top_k": 1024, "top_p": 1.0, "min_p": 1.0},
         {"num_top_logprobs": 20, "logprob_token_ids": (0, 49)},
         _steer(coefficient=1e38, operator="ceiling", site="attn_out", positions="at:0,6"),
+        _steer(vector="huge"),
         _read(layers=(2, 1), sites=("router",), reduction="mean"),
         _read(reduction="moments", moments_key="k", tokens="all"),
         _read(reduction="moments", moments_key="k", tokens="prompt[-3:]"),
