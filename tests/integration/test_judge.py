@@ -69,13 +69,7 @@ class Handler(BaseHTTPRequestHandler):
             action = server.script[min(len(server.calls), len(server.script)) - 1]
             if server.poison and server.poison in json.dumps(body):
                 action = (500, "oops")
-            server.at_once += 1
-            server.most_at_once = max(server.most_at_once, server.at_once)
-        try:
-            self.act(action)
-        finally:
-            with server.lock:
-                server.at_once -= 1
+        self.act(action)
 
     def act(self, action):
         if action == "drop":
@@ -84,7 +78,9 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(0.6)
             self.send(200, json.dumps(good_answer()).encode())
         elif action == "pause":
+            self.count(1)
             time.sleep(0.05)
+            self.count(-1)  # before the answer: once it has that, the client may ask again
             self.send(200, json.dumps(good_answer()).encode())
         elif action == "redirect":
             self.send_response(307)
@@ -96,6 +92,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send(action[0], action[1].encode(), action[2] if len(action) > 2 else {})
         else:
             self.send(200, json.dumps(action).encode())
+
+    def count(self, change):
+        with self.server.lock:
+            self.server.at_once += change
+            self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
 
     def send(self, status, body, headers=()):
         self.send_response(status)
