@@ -11,7 +11,7 @@ from torch import Tensor
 
 from actors.engine.batch import Batch
 from actors.engine.engine import Engine
-from actors.engine.fast_state import MAX_BURST, MAX_RAW_BURST, DecodeState, Features
+from actors.engine.fast_state import MAX_RAW_BURST, OVERRUN, DecodeState, Features, reach_of
 from actors.engine.homes import Staging
 from actors.engine.sampler import gumbel_noise
 from actors.engine.steer import OPERATORS
@@ -30,7 +30,7 @@ class ReferenceDecoder:
         self.state = DecodeState(
             num_layers=engine.info.num_layers,
             max_rows=max_rows,
-            max_pages=-(-(engine.limits.max_tokens + MAX_BURST) // engine.cache.page_size) + 1,
+            max_pages=-(-(engine.limits.max_tokens + OVERRUN) // engine.cache.page_size) + 1,
             width=engine.info.hidden_size,
             device=engine.device,
         )
@@ -53,12 +53,15 @@ class ReferenceDecoder:
         assert kept is not None
         return self._staging.setdefault(features, Staging(kept.numel(), kept.dtype, kept.device))
 
+    def is_ready(self, rows: int, features: Features) -> bool:
+        return (self.size_for(rows), features) in self.prepared
+
     def prepare(self, rows: int, features: Features) -> None:
-        self.prepared.append((rows, features))
+        self.prepared.append((self.size_for(rows), features))
         self.state.clear()
 
     def size_for(self, rows: int) -> int:
-        return rows
+        return min(-(-rows // 4) * 4, self.sizes[-1])  # some rows are idle
 
     def wants(self, site: str) -> bool:
         return False
@@ -95,9 +98,13 @@ class ReferenceDecoder:
     @torch.inference_mode()
     def run(self, rows: int, features: Features) -> None:
         self._steers, self._captures, self._features = features[0], features[1], features
+        assert self.is_ready(rows, features), "a burst runs on a graph that was prepared"
         self.num_steps += 1
+        rows = self.size_for(rows)
         state, engine = self.state, self.engine
         positions = state.positions[:rows].long()
+        longest = int((positions * (state.live[:rows] > 0)).max()) + 1
+        assert features.reach >= reach_of(longest), "the graph reaches every running row's context"
         size = self.cache.page_size
         at = torch.arange(int(positions.max()) + 1)
         context = state.pages[:rows, at // size].long() * size + at % size

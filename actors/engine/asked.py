@@ -7,8 +7,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from actors.engine.bank import Bank
 from actors.engine.scheduler import Span
-from actors.engine.steer import Bank
 from actors.request import Request
 
 

@@ -17,16 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from actors.engine.asked import asked, rows_of_spans
+from actors.engine.bank import Bank, build_bank
 from actors.engine.burst import Burst, BurstResult
 from actors.engine.capture import Capturer
 from actors.engine.results import Outcome, build_result, failed
 from actors.engine.sampler import NOT_FINITE, Sampled, wants_logprobs
 from actors.engine.scheduler import Scheduler, Sequence, Span
-from actors.engine.steer import (
-    Bank,
-    Plan,
-    build_bank,
-)
+from actors.engine.steer import Plan
 from actors.engine.stops import Decode, StopWatch
 from actors.request import Bundle, Reply, RequestError, Result, Token
 
@@ -138,14 +135,16 @@ class BundleRun:
         """Book a burst; what a row did after its sequence's end is dropped."""
         order = [s.index for s in result.sequences]
         self._digest.update(repr((self.num_steps, order)).encode() + result.tokens.tobytes())
-        for row, sequence in enumerate(result.sequences):
+        taken = [row for row, s in enumerate(result.sequences) if not s.is_done]
+        for row in taken:
+            sequence = result.sequences[row]
             num_rows = self._take_column(sequence, result.tokens[:, row])
             burst.note_rows(result, row, num_rows)
             sequence.num_computed += num_rows
             sequence.num_captured = max(sequence.num_captured, sequence.num_computed)
             self.num_decode += num_rows
         self.num_steps += len(result.tokens)
-        self._retire([s for s in result.sequences if s.is_done])
+        self._retire([s for s in (result.sequences[row] for row in taken) if s.is_done])
 
     def _take_column(self, sequence: Sequence, column: NDArray[np.int32]) -> int:
         """Append one row's tokens of a burst; returns how many of its rows count."""
@@ -235,8 +234,9 @@ class BundleRun:
             else:
                 self._ended.append(sequence)
 
-    def finish_come(self) -> None:
-        """Make the results of ended sequences whose captures are all on the host."""
+    def while_waiting(self) -> None:
+        """Host work while the device is busy: the queue's next, and results that can be made."""
+        self.scheduler.look_ahead()
         while self._ended and self.capturer.has_come(self._ended[0]):
             self._finish(self._ended.popleft())
 

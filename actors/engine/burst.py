@@ -4,6 +4,9 @@ A burst runs when every running sequence lacks one token and asks for nothing th
 cannot do; anything else takes the general step, which gives the same answer. The device itself sees
 end-of-sequence tokens and length limits, so a row that is over captures nothing more; the host
 reads the tokens once per burst and drops what came after the end.
+
+While a burst runs, the next one of the same rows is launched behind it: the device knows their
+newest tokens, the host need not. So the device does not stand still while the host books a burst.
 """
 
 from __future__ import annotations
@@ -14,25 +17,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from actors.engine.bank import Bank
+from actors.engine.burst_fill import (
+    fill_bank,
+    fill_pages,
+    fill_rows,
+    fill_steering,
+    keep_rows,
+    rewind_idle,
+)
+from actors.engine.burst_rows import BurstRows
 from actors.engine.capture import Capturer
-from actors.engine.fast_state import MAX_BURST, MAX_EOS, MAX_RAW_BURST, Features, reach_of
+from actors.engine.fast_state import MAX_BURST, MAX_RAW_BURST, Features, reach_of
 from actors.engine.fusable import Row, fusable_row, is_kept, is_pooled, tokens_left
-from actors.engine.gather import find_home
-from actors.engine.homes import Move, send
-from actors.engine.landing import Landing, Piece, fetch, land
+from actors.engine.history import Arrival
 from actors.engine.reading import Reading
-from actors.engine.sampler import request_key
 from actors.engine.scheduler import Scheduler, Sequence
-from actors.engine.staging import stage
-from actors.engine.steer import OPERATORS, Bank, Plan
+from actors.engine.steer import Plan
 from actors.engine.sums import take_slots, zero_slots
 
 if TYPE_CHECKING:
     from actors.engine.fast import FastDecoder
 
-EOS_BURST = 8
+EOS_BURST = 4
 """Steps per burst when a sequence may end early: rows after an end are wasted work."""
 
 
@@ -42,9 +50,18 @@ class BurstResult:
 
     sequences: list[Sequence]
     tokens: NDArray[np.int32]
-    rows: list[tuple[Landing | None, Landing | None]] = field(default_factory=list)
-    """Of each ``MAX_RAW_BURST`` steps, where raw rows are kept: the rows that went home, and
-    ``[row, held layer, step, D]`` where some have no home."""
+    kept: BurstRows
+
+
+@dataclass(slots=True)
+class Flight:
+    """A burst that was launched, and whose tokens nobody has read."""
+
+    rows: list[Row]
+    steps: int
+    features: Features
+    arrival: Arrival
+    kept: BurstRows
 
 
 @dataclass(slots=True)
@@ -58,6 +75,8 @@ class Burst:
     eos_ids: tuple[int, ...]
     while_waiting: Callable[[], None] = lambda: None
     """Host work to do while the device is busy."""
+    _flight: Flight | None = None
+    """Launched behind the burst that was read last."""
     _slot_of: dict[int, tuple[int, Reading]] = field(default_factory=dict)
     """Sequence -> its slot of the pooled sums, and the reading that it sums for."""
     _free_slots: list[int] = field(default_factory=list)
@@ -70,150 +89,111 @@ class Burst:
 
     def run(self, scheduler: Scheduler) -> BurstResult | None:
         """One burst, or None when the general step must run. Collective."""
+        flight, self._flight = self._flight, None
+        if flight is None or all(row.sequence.is_done for row in flight.rows):
+            # What was launched behind its rows' end chose nothing that anybody needs.
+            flight = self._first(scheduler)
+        if flight is None:
+            return None
+        self._flight = self._next(flight, scheduler)
+        self.while_waiting()
+        tokens = flight.arrival.wait()
+        scheduler.note_steps(flight.steps)
+        return BurstResult([r.sequence for r in flight.rows], tokens, flight.kept)
+
+    def _first(self, scheduler: Scheduler) -> Flight | None:
+        """A burst from the host's state; None when the general step must run."""
         running = scheduler.running
         if not running or len(running) > self.fast.sizes[-1] or scheduler.would_admit():
             return None
-        rows = [self._row(s) for s in running]
-        if not all(rows):
-            return None
+        rows = [fusable_row(s, self.plan, self.capturer, self.bank, self.eos_ids) for s in running]
         served = [r for r in rows if r is not None]
-        steps = scheduler.reserve(self._steps(scheduler))
+        if len(served) < len(rows):
+            return None
+        steps = scheduler.reserve(self._steps(served, scheduler))
         if steps == 0:
             return None
-        return self._launch(served, steps)
+        features = self._features(served, steps)
+        # Collective, and the same on every rank.
+        self.fast.prepare(len(served), features)
+        self._fill(served, features.steers)
+        return self._launch(served, steps, features)
 
-    def _steps(self, scheduler: Scheduler) -> int:
-        left = [tokens_left(s) + bool(self.capturer.readings(s.request)) for s in scheduler.running]
-        fixed = all(s.request.sampling.ignore_eos for s in scheduler.running)
-        most = MAX_BURST if fixed else EOS_BURST
-        return max(1, min(most, min(left) if scheduler.waiting else max(left)))
+    def _next(self, flight: Flight, scheduler: Scheduler) -> Flight | None:
+        """A burst of the same rows, from the device's state, behind one that still runs.
 
-    def _row(self, sequence: Sequence) -> Row | None:
-        return fusable_row(sequence, self.plan, self.capturer, self.bank, self.eos_ids)
+        Everything that decides is known to the host, alike on every rank, before the first one's
+        tokens are. A row that ends in the first burst idles in the second; the host drops it.
+        """
+        if flight.features.keeps or scheduler.would_admit():
+            return None
+        alive = [i for i, r in enumerate(flight.rows) if not r.sequence.is_done]
+        rows = [flight.rows[i] for i in alive]
+        if not rows or max(map(self._left, rows)) <= flight.steps:
+            return None
+        wanted = self._steps(rows, scheduler, ahead=flight.steps)
+        steps = scheduler.reserve(wanted, ahead=flight.steps)
+        features = self._features(rows, flight.steps + steps, like=flight.features)
+        if steps == 0 or not self.fast.is_ready(len(rows), features):
+            return None
+        state, size = self.fast.state, self.fast.size_for(len(rows))
+        if len(rows) < len(flight.rows):
+            keep_rows(state, alive, size, steers=features.steers)
+        rewind_idle(state, len(rows), size)
+        return self._launch(rows, steps, features)
 
-    def _launch(self, rows: list[Row], steps: int) -> BurstResult:
+    def _left(self, row: Row) -> int:
+        """Steps until a row is over for its length, as the host knows it."""
+        return tokens_left(row.sequence) + bool(self.capturer.readings(row.sequence.request))
+
+    def _steps(self, rows: list[Row], scheduler: Scheduler, *, ahead: int = 0) -> int:
+        """Steps worth launching at once, of rows that ``ahead`` steps are launched for."""
+        left = [n for n in (self._left(row) - ahead for row in rows) if n > 0]
+        fixed = all(row.sequence.request.sampling.ignore_eos for row in rows)
+        # Bursts that keep rows are not launched behind one another: the host shows between them.
+        short = MAX_RAW_BURST if any(row.raw is not None for row in rows) else EOS_BURST
+        most = MAX_BURST if fixed else short
+        if scheduler.waiting:  # who waits may come in at the first end, or soon after it
+            most = min(most, short if scheduler.has_empty_places else max(short, min(left)))
+        return max(1, min(most, max(left)))
+
+    def _features(self, rows: list[Row], steps: int, like: Features | None = None) -> Features:
+        """What the graph must be able to do; the same on every rank, whoever keeps the rows."""
+        reach = reach_of(max(len(r.sequence.tokens) for r in rows) + steps)
+        if like is not None:
+            return like._replace(reach=reach)
         steers = any(r.entries for r in rows)
-        # The same on every rank, kept or not: preparing a graph is collective.
         captures = any(r.pooled is not None for r in rows)
-        longest = max(len(r.sequence.tokens) for r in rows) + steps
         keeps = self.capturer.raw_layers if any(r.raw is not None for r in rows) else ()
-        features = Features(
-            steers, captures, reach_of(longest), keeps, self.capturer.share is not None
-        )
-        self.fast.prepare(len(rows), features)
-        self._fill(rows, steers)
-        landings = []
-        for step in range(1, steps + 1):
-            self.fast.run(len(rows), features)
-            if step % MAX_RAW_BURST == 0 or step == steps:
-                landings += self._land_rows(rows, step, features)
-        self.while_waiting()
-        tokens = fetch(self.fast.state.history[:steps, : len(rows)]).numpy()
-        return BurstResult([r.sequence for r in rows], tokens, landings)
-
-    def _land_rows(
-        self, rows: list[Row], stop: int, features: Features
-    ) -> list[tuple[Landing | None, Landing | None]]:
-        """Start to bring the newest steps' kept rows to the host."""
-        kept = self.fast.kept(features)
-        if kept is None:
-            return []
-        start = (stop - 1) // MAX_RAW_BURST * MAX_RAW_BURST
-        # A copy: the next step writes where the rows lie.
-        staging = self.fast.staging(features)
-        block = staging.copy(kept[: stop - start, :, : len(rows)].permute(2, 1, 0, 3))
-        # What is not finite at a layer stays so above it.
-        good = block[:, -1].isfinite().all(dim=-1)
-        moves: list[Move] = []
-        on_foot = [not self._send_home(row, block[i], start, moves) for i, row in enumerate(rows)]
-        sent = send(moves, block, good) if moves else None
-        landed = land(block, good) if any(on_foot) else None
-        staging.leaves()
-        return [(sent, landed)]
-
-    def _send_home(self, row: Row, block_LSD: Tensor, first_step: int, moves: list[Move]) -> bool:
-        """Add the move of a row's steps, if it needs any; False when it has no home to go to."""
-        reading, sequence = row.raw, row.sequence
-        if reading is None:
-            return True
-        places = self.capturer.places(reading)
-        mine = block_LSD if places is None else block_LSD[places]
-        home = find_home(reading, "resid_post", mine, self.capturer.shelf)
-        if home is None:
-            return False
-        first = sequence.num_computed + first_step
-        wanted = reading.selector.readable(
-            max(first, sequence.num_captured), first + mine.shape[1], sequence.request.prompt_length
-        )
-        stop = min(wanted.stop, reading.positions_at_most.stop)
-        if stop > wanted.start:
-            moves.append(Move(home, wanted.start, mine[:, wanted.start - first : stop - first]))
-        return True
+        return Features(steers, captures, reach, keeps, self.capturer.share is not None)
 
     def _fill(self, rows: list[Row], steers: bool) -> None:
         """Write the rows' data into the decoder's static buffers."""
-        state, count = self.fast.state, len(rows)
-        size = self.fast.size_for(count)
-        pages = np.zeros((size, max(len(r.sequence.pages) for r in rows) + 1), dtype=np.int32)
-        ints = np.zeros((6, size), dtype=np.int32)
-        tokens = np.zeros((2, size), dtype=np.int64)
-        temperatures = np.zeros(size, dtype=np.float32)
-        eos = np.full((size, MAX_EOS), -2, dtype=np.int32)
-        for i, row in enumerate(rows):
-            sequence = row.sequence
-            sampling = sequence.request.sampling
-            pages[i, : len(sequence.pages)] = sequence.pages
-            live = 1 if sequence.finish_reason else 2
-            # A rank that does not answer runs the same graph but reads no position.
-            reads = row.pooled is not None and self.capturer.answers
-            slot, stop = (self._slot(row), row.stop) if reads else (0, 0)
-            ints[:, i] = (
-                sequence.num_computed, tokens_left(sequence), live, slot, row.first, stop,
-            )  # fmt: skip
-            tokens[:, i] = (sequence.tokens[-1], request_key(sampling.seed, sequence.request.id))
-            temperatures[i] = sampling.temperature
-            ends = list(sampling.stop_ids)
-            ends += [] if sampling.ignore_eos else list(self.eos_ids)
-            eos[i, : len(ends)] = ends
+        state, size = self.fast.state, self.fast.size_for(len(rows))
+        # A rank that does not answer runs the same graph but reads no position.
+        reads = [r.pooled is not None and self.capturer.answers for r in rows]
+        slots = [self._slot(r) if one else 0 for r, one in zip(rows, reads, strict=True)]
+        stops = [r.stop if one else 0 for r, one in zip(rows, reads, strict=True)]
+        fill_rows(state, rows, size, slots=slots, stops=stops, eos_ids=self.eos_ids)
         zero_slots(state.totals, self._new_slots)
         self._new_slots.clear()
-        ints_there = _stage(ints, state.positions)
-        targets = (
-            state.positions, state.left, state.live, state.row_slots, state.read_first,
-            state.read_stop,
-        )  # fmt: skip
-        for target, values in zip(targets, ints_there, strict=True):
-            target[:size] = values
-        tokens_there = _stage(tokens, state.tokens)
-        state.tokens[:size], state.keys[:size] = tokens_there[0], tokens_there[1]
-        state.temperatures[:size] = _stage(temperatures, state.temperatures)
-        state.eos[:size] = _stage(eos, state.eos)
-        wide = pages.shape[1]
-        state.pages[:size, :wide] = _stage(pages, state.pages)
-        state.pages[:size, wide : wide + MAX_BURST] = 0
-        state.step.zero_()
-        if steers:
-            self._fill_steering(rows, size)
-
-    def _fill_steering(self, rows: list[Row], size: int) -> None:
-        state = self.fast.state
-        if not self._bank_loaded:
-            held = self.bank.vectors_VD.shape[0]
-            state.bank[:held] = self.bank.vectors_VD
-            state.units[:held] = self.bank.units_VD
+        if steers and not self._bank_loaded:
+            fill_bank(state, self.bank)
             self._bank_loaded = True
-        shape = (state.steer_slots.shape[0], size)
-        slots, kinds = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-        coefficients = np.zeros(shape, np.float32)
-        for i, row in enumerate(rows):
-            for entry in row.entries:
-                s = entry.steering
-                slots[s.layer, i] = entry.slot
-                kinds[s.layer, i] = OPERATORS.index(s.operator)
-                coefficients[s.layer, i] = s.coefficient
-        state.steer_slots[:, :size] = _stage(slots, state.steer_slots)
-        state.steer_kinds[:, :size] = _stage(kinds, state.steer_kinds)
-        state.steer_coefficients[:, :size] = _stage(coefficients, state.steer_coefficients)
+        if steers:
+            fill_steering(state, rows, size)
+
+    def _launch(self, rows: list[Row], steps: int, features: Features) -> Flight:
+        """Launch steps of rows that are in the static buffers but for their pages."""
+        state = self.fast.state
+        fill_pages(state, [r.sequence for r in rows], self.fast.size_for(len(rows)))
+        state.step.zero_()
+        kept = BurstRows(self.capturer)
+        for step in range(1, steps + 1):
+            self.fast.run(len(rows), features)
+            if step % MAX_RAW_BURST == 0 or step == steps:
+                kept.land(self.fast, rows, step, features)
+        return Flight(rows, steps, features, state.outbox.send(steps, len(rows)), kept)
 
     def _slot(self, row: Row) -> int:
         """The row's place among the pooled sums, to be zeroed when first taken."""
@@ -240,18 +220,7 @@ class Burst:
             reading.positions.extend(wanted)
             if is_kept(reading):
                 steps = range(wanted.start - start, wanted.stop - start)
-                self._note_pieces(reading, result, row, steps)
-
-    def _note_pieces(self, reading: Reading, result: BurstResult, row: int, steps: range) -> None:
-        """Book a reading's steps of one row in the landings that bring them."""
-        places = self.capturer.places(reading) if result.rows else None
-        for number, (sent, landed) in enumerate(result.rows):
-            landing = sent if "resid_post" in reading.homes else landed
-            base = number * MAX_RAW_BURST
-            first, stop = max(steps.start - base, 0), min(steps.stop - base, MAX_RAW_BURST)
-            if landing is not None and first < stop:
-                piece = Piece(landing, row, places, first, stop)
-                reading.pieces.setdefault("resid_post", []).append(piece)
+                result.kept.note(reading, row, steps)
 
     def collect(self, sequences: list[Sequence]) -> None:
         """Hand finished sequences' pooled sums to their captures and free the slots."""
@@ -262,7 +231,3 @@ class Burst:
         slots, readings = zip(*taken, strict=True)
         self._free_slots.extend(slots)
         take_slots(self.fast.state.totals, slots, readings, "resid_post")
-
-
-def _stage(values: np.ndarray, like: Tensor) -> Tensor:
-    return stage(values, like.device)

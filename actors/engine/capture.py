@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from actors.engine.bank import Bank
 from actors.engine.batch import Batch
 from actors.engine.gather import keep_rows, sum_by_owner, to_step
 from actors.engine.homes import Shelf
@@ -32,7 +33,6 @@ from actors.engine.reading import (
 )
 from actors.engine.reading_group import Group, GroupKey, group_key, is_raw
 from actors.engine.scheduler import Sequence
-from actors.engine.steer import Bank
 from actors.engine.sums import add_sums, land_sums
 from actors.request import Bundle, Capture, CaptureResult, ClassMoments, Request
 from actors.shares import deal

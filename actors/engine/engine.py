@@ -219,7 +219,7 @@ class Engine:
                 capturer=run.capturer,
                 bank=run.bank,
                 eos_ids=self.model.facts.eos_ids,
-                while_waiting=run.finish_come,
+                while_waiting=run.while_waiting,
             )
         self._compare(run.digest(), "were given another bundle")
         while run.scheduler.has_work:
@@ -246,7 +246,7 @@ class Engine:
         hidden = self.rows_forward.run(batch, sites)
         run.capturer.end()
         sampled = self._sample(batch, hidden)
-        run.finish_come()
+        run.while_waiting()
         tokens = fetch(sampled.token_ids).tolist() if sampled else []
         run.take_step(batch.spans, batch.sampling, sampled, tokens)
         run.num_decode += batch.num_decode

@@ -17,7 +17,7 @@ from actors.engine.all_reduce import AllReduce
 from actors.engine.cache import PagedCache
 from actors.engine.collectives import Collectives
 from actors.engine.fast_layers import Dense, Experts, FastLayer, Heads, Latent
-from actors.engine.fast_state import MAX_BURST, DecodeState, Features, batch_sizes
+from actors.engine.fast_state import OVERRUN, DecodeState, Features, batch_sizes
 from actors.engine.homes import Staging
 from actors.engine.join import Joiner
 from actors.engine.kept_rows import KeptRows, key_of
@@ -56,7 +56,7 @@ class FastDecoder:
         self.state = DecodeState(
             num_layers=len(self.layers),
             max_rows=self.sizes[-1],
-            max_pages=-(-(max_tokens + MAX_BURST) // cache.page_size) + 1,
+            max_pages=-(-(max_tokens + OVERRUN) // cache.page_size) + 1,
             width=self.width,
             device=self.device,
         )
@@ -69,7 +69,7 @@ class FastDecoder:
             device=self.device,
         )
         self.joiner = Joiner(self.reduce, self.sizes, measures=cuda_graphs)
-        self.tables = self._rotary_tables(max_tokens + MAX_BURST + 1)
+        self.tables = self._rotary_tables(max_tokens + OVERRUN + 1)
         self._graphs: dict[tuple[int, Features], torch.cuda.CUDAGraph] = {}
         self._pool: Any = None
         self._use_graphs = cuda_graphs
@@ -111,12 +111,16 @@ class FastDecoder:
         """The smallest graph that holds ``rows``."""
         return next(s for s in self.sizes if s >= rows)
 
+    def is_ready(self, rows: int, features: Features) -> bool:
+        """True when ``prepare`` has nothing to do, on every rank."""
+        return not self._use_graphs or (self.size_for(rows), features) in self._graphs
+
     @torch.inference_mode()
     def prepare(self, rows: int, features: Features) -> None:
         """Compile and capture the graph for a batch size; the state's rows are lost. Collective."""
-        size = self.size_for(rows)
-        if not self._use_graphs or (size, features) in self._graphs:
+        if self.is_ready(rows, features):
             return
+        size = self.size_for(rows)
         self._make_room(features)
         self.state.clear()
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]

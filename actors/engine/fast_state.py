@@ -7,8 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from actors.engine.history import Outbox
+
 MAX_EOS = 8
 MAX_BURST = 32
+OVERRUN = 2 * MAX_BURST
+"""Steps that a row may run on after its end: those of its last burst and of the one behind."""
 MAX_RAW_BURST = 8
 """Steps whose raw rows wait on the device before they leave for the host."""
 BANK_SLOTS = 1024
@@ -66,6 +70,7 @@ class DecodeState:
         self.left = zeros(max_rows)
         self.live = zeros(max_rows)
         self.history = zeros(MAX_BURST, max_rows)
+        self.outbox = Outbox(self.history)
         self.step = zeros(1, dtype=torch.int64)
         self.bank = zeros(BANK_SLOTS, width, dtype=torch.float32)
         self.units = zeros(BANK_SLOTS, width, dtype=torch.float32)

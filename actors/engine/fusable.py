@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.engine.bank import Bank
 from actors.engine.capture import Capturer
 from actors.engine.fast_state import BANK_SLOTS, MAX_EOS
 from actors.engine.reading import Reading
 from actors.engine.scheduler import Sequence
-from actors.engine.steer import Bank, Entry, Plan
+from actors.engine.steer import Entry, Plan
 
 _FAR = 2**31 - 1
 

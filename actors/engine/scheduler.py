@@ -17,6 +17,11 @@ from actors.engine.pages import PageTable, PrefixKey, prefix_key
 from actors.engine.waiting import Queue
 from actors.request import FinishReason, Request
 
+ADMISSION_STEPS = 8
+"""Decode steps that a forward for an admission costs, about: its kernels are launched one by one.
+As long as empty places have cost less, waiting for more of them is cheaper (the ski-rental rule:
+at most twice the cost of knowing the future)."""
+
 
 @dataclass(slots=True, eq=False)
 class Sequence:
@@ -46,9 +51,16 @@ class Sequence:
     @property
     def num_needed(self) -> int:
         """Tokens to have room for when it starts: the known ones and the next, if there is one."""
-        request = self.request
-        longest = len(request.token_ids) + request.sampling.max_new_tokens
-        return min(len(self.tokens) + 1, longest)
+        return min(len(self.tokens) + 1, self.longest)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that it may come to."""
+        return len(self.request.token_ids) + self.request.sampling.max_new_tokens
+
+    def most_computed(self, num_steps: int) -> int:
+        """Tokens in the cache after so many further rows, at most."""
+        return min(self.num_computed + num_steps, self.longest)
 
     @property
     def num_missing(self) -> int:
@@ -91,6 +103,12 @@ class Scheduler:
         self.waiting: Queue[Sequence] = Queue()
         self.running: list[Sequence] = []
         self.num_preemptions = 0
+        self._most = 0
+        """Sequences that ran after the last admission."""
+        self._idle_rows = 0
+        """Rows that decode steps since then might have had besides."""
+        self._num_admitted = 0
+        """Sequences that the last admission let in."""
 
     def add(self, sequences: Iterable[Sequence]) -> None:
         """Queue sequences in order; an iterator is read as the queue moves on."""
@@ -123,12 +141,16 @@ class Scheduler:
             self._publish(span)
             budget -= 0 if decodes else take
         # The youngest gives way, so no sequence loses its pages after its span was planned.
+        num_admitted = 0
         while budget > 0 and self.waiting and len(self.running) < self.max_sequences:
             span_or_none = self._admit(self.waiting.first(), budget)
             if span_or_none is None:
                 break
+            num_admitted += 1
             prefill.append(span_or_none)
             budget -= span_or_none.stop - span_or_none.start
+        self._most, self._idle_rows = len(self.running), 0
+        self._num_admitted = num_admitted or self._num_admitted
         if not decode and not prefill and self.has_work:
             raise RuntimeError("no sequence fits the cache; admission let too long a request in")
         return decode + prefill
@@ -156,28 +178,54 @@ class Scheduler:
         self._publish(span)
         return span
 
+    def look_ahead(self) -> None:
+        """Make as many sequences as came in last, before they are let in: work for idle moments."""
+        self.waiting.has(self._num_admitted)
+        for sequence in self.waiting.made():
+            self._extend_keys(sequence)
+
     def would_admit(self) -> bool:
-        """True when the head of the queue fits now (shared pages not counted)."""
-        if not self.waiting or len(self.running) >= self.max_sequences:
+        """True when it is time to let the head of the queue in (shared pages not counted).
+
+        Letting in costs a forward of the general kind. So places are left empty until they have
+        cost as much, or until all that wait have room.
+        """
+        room = self.max_sequences - len(self.running)
+        if not self.waiting or room <= 0:
             return False
         needed = self.pages.pages_for(self.waiting.first().num_needed)
-        return needed <= self.pages.num_free - len(self.running)
+        if needed > self.pages.num_free - len(self.running):
+            return False
+        return self._idle_rows >= ADMISSION_STEPS * self._most or not self.waiting.has(room + 1)
 
-    def reserve(self, num_steps: int) -> int:
+    @property
+    def has_empty_places(self) -> bool:
+        """True when sequences ended since the last admission."""
+        return len(self.running) < self._most
+
+    def note_steps(self, num_steps: int) -> None:
+        """Book decode steps that ran without an admission."""
+        self._idle_rows += num_steps * (self._most - len(self.running))
+
+    def reserve(self, num_steps: int, *, ahead: int = 0) -> int:
         """Own pages for up to ``num_steps`` further rows of every running sequence.
+
+        Args:
+            num_steps: Rows wanted; a sequence has no pages beyond its longest length.
+            ahead: Rows that are on their way already, before those.
 
         Returns:
             The steps that fit without preempting anybody; 0 when not even one does.
         """
         steps = num_steps
-        while steps and self._pages_short(steps) > self.pages.num_free:
+        while steps and self._pages_short(ahead + steps) > self.pages.num_free:
             steps //= 2
         for sequence in self.running if steps else ():
-            self._grow(sequence, sequence.num_computed + steps)
+            self._grow(sequence, sequence.most_computed(ahead + steps))
         return steps
 
     def _pages_short(self, steps: int) -> int:
-        wanted = (self.pages.pages_for(s.num_computed + steps) for s in self.running)
+        wanted = (self.pages.pages_for(s.most_computed(steps)) for s in self.running)
         return sum(max(0, n - len(s.pages)) for n, s in zip(wanted, self.running, strict=True))
 
     def _shared_pages(self, sequence: Sequence) -> list[int]:

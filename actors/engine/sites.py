@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from actors.engine.bank import Bank
 from actors.engine.capture import Capturer
-from actors.engine.steer import Bank, Round, apply_round, fuse_rounds
+from actors.engine.steer import Round, apply_round, fuse_rounds
 
 
 class StepSites:

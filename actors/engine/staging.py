@@ -27,8 +27,8 @@ def stage(values: NDArray[Any], device: torch.device) -> Tensor:
 
 
 def blank(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Zeros on the host, float32, from where ``there`` copies without a wait: fill them first."""
-    return torch.zeros(shape, pin_memory=device.type == "cuda")
+    """Float32 values on the host, from where ``there`` copies without a wait; all are to be set."""
+    return torch.empty(shape, pin_memory=device.type == "cuda")
 
 
 def there(host: Tensor, device: torch.device) -> Tensor:

@@ -14,30 +14,23 @@ row, so it is bit-identical to no steering.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from actors.engine.bank import Bank
 from actors.engine.batch import Batch
 from actors.engine.positions import Where, parse_steering
-from actors.engine.staging import blank, rows_of, stage, there
+from actors.engine.staging import rows_of, stage
 from actors.request import Bundle, Operator, Request, Steering, SteeringReceipt
 
 OPERATORS: tuple[Operator, ...] = ("add", "add_norm_matched", "ablate", "floor", "ceiling")
 Place = tuple[str, int]
 """(site, layer)"""
-
-
-def vector_sha256(vector: np.ndarray) -> str:
-    """sha256 of a vector's float32 little-endian bytes."""
-    return hashlib.sha256(np.ascontiguousarray(vector, dtype="<f4").data).hexdigest()
 
 
 @dataclass(slots=True)
@@ -49,11 +42,15 @@ class Entry:
     slot: int
     """Row of the bank."""
     num_rows: int = 0
+    kind: int = field(init=False)
+    """The operator, as its place in ``OPERATORS``."""
+    is_idle: bool = field(init=False)
+    """True when the operator cannot change a row."""
 
-    @property
-    def is_idle(self) -> bool:
-        """True when the operator cannot change a row."""
-        return self.steering.coefficient == 0 and self.steering.operator not in ("floor", "ceiling")
+    def __post_init__(self) -> None:
+        s = self.steering
+        self.kind = OPERATORS.index(s.operator)
+        self.is_idle = s.coefficient == 0 and s.operator not in ("floor", "ceiling")
 
 
 @dataclass(slots=True)
@@ -91,52 +88,6 @@ class Round:
     def kinds(self) -> frozenset[int]:
         """Operators present."""
         return frozenset(r.numbers[1] for r in self.runs)
-
-
-@dataclass(slots=True)
-class Bank:
-    """A bundle's vectors on the device; slot 0 is zeros."""
-
-    vectors_VD: Tensor
-    units_VD: Tensor
-    slot_of: dict[str, int]
-    marks: dict[str, int]
-    """By key: the sum of a vector's bits. What decides that ranks were given the same vectors must
-    be there before the first forward, and a digest of all of them would keep the GPU waiting."""
-    _digests: Future[dict[str, str]]
-
-    def sha256(self, key: str) -> str:
-        """Digest of a vector, made while forwards run."""
-        return self._digests.result()[key]
-
-
-def build_bank(bundle: Bundle, width: int, device: torch.device) -> Bank:
-    """Stack a bundle's vectors of the residual width (others belong to no steerable site)."""
-    keys = [k for k in sorted(bundle.vectors) if bundle.vectors[k].shape == (width,)]
-    host = blank((len(keys) + 1, width), device)
-    stacked = host.numpy()
-    for slot, key in enumerate(keys, start=1):
-        stacked[slot] = bundle.vectors[key]
-    vectors = there(host, device)
-    norms = vectors.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-    bits = stacked.view(np.uint32 if width % 2 else np.uint64).sum(axis=1, dtype=np.uint64)
-    return Bank(
-        vectors_VD=vectors,
-        units_VD=vectors / norms,
-        slot_of={k: i for i, k in enumerate(keys, start=1)},
-        marks=dict(zip(keys, bits[1:].tolist(), strict=True)),
-        _digests=_hasher().submit(_digests, {k: bundle.vectors[k] for k in keys}),
-    )
-
-
-@cache
-def _hasher() -> ThreadPoolExecutor:
-    """One thread: hashing needs no lock, so it goes on beside the thread that feeds the device."""
-    return ThreadPoolExecutor(1, thread_name_prefix="digests")
-
-
-def _digests(vectors: dict[str, NDArray[np.float32]]) -> dict[str, str]:
-    return {key: vector_sha256(vector) for key, vector in vectors.items()}
 
 
 @dataclass(slots=True)
@@ -210,20 +161,23 @@ def plan_rows(plan: Plan, batch: Batch) -> dict[Place, list[Round]]:
     collected: dict[Place, list[list[Run]]] = {}
     row = 0
     for span in batch.spans:
-        entries = [e for e in plan.entries.get(span.sequence.request.id, ()) if not e.is_idle]
         depth: dict[Place, int] = {}
-        for entry in entries:
-            place = (entry.steering.site, entry.steering.layer)
+        for entry in plan.entries.get(span.sequence.request.id, ()):
+            if entry.is_idle:
+                continue
+            touched = entry.where.within(span.start, span.stop)
             # Positions in shared pages were steered alike by the sequence that wrote them; a
             # preempted sequence's earlier positions were counted then.
-            entry.num_rows += len(entry.where.within(span.sequence.num_captured, span.stop))
-            touched = entry.where.within(span.start, span.stop)
+            captured = span.sequence.num_captured
+            fresh = touched if captured == span.start else entry.where.within(captured, span.stop)
+            entry.num_rows += len(fresh)
             if not touched:
                 continue
+            place = (entry.steering.site, entry.steering.layer)
             number = depth.get(place, 0)
             depth[place] = number + 1
             rounds = collected.setdefault(place, [])
-            while len(rounds) <= number:
+            if len(rounds) <= number:
                 rounds.append([])
             rounds[number].append(_to_run(touched, row - span.start, entry))
         row += span.stop - span.start
@@ -237,8 +191,7 @@ def _to_run(touched: Sequence[int], offset: int, entry: Entry) -> Run:
         rows = slice(touched.start + offset, touched.stop + offset)
     else:
         rows = rows_of(touched) + offset
-    kind = OPERATORS.index(entry.steering.operator)
-    return Run(rows, len(touched), (entry.slot, kind, entry.steering.coefficient))
+    return Run(rows, len(touched), (entry.slot, entry.kind, entry.steering.coefficient))
 
 
 def fuse_rounds(
@@ -254,17 +207,45 @@ def fuse_rounds(
     if not places:
         return {}
     # Rows of 16 bytes, or Triton would compile a kernel for every alignment that comes along.
+    wide = -(-num_rows // 4) * 4
     device = bank.vectors_VD.device
-    host = blank((len(places), 3, -(-num_rows // 4) * 4), device)
-    for packed, place in zip(host.numpy(), places, strict=True):
-        for run in rounds[place][0].runs:
-            packed[0, run.rows], packed[1, run.rows], packed[2, run.rows] = run.numbers
-    whole = there(host, device)  # one copy for all places
-    ints = whole[:, :2].to(torch.int32)
+    # Only the steered rows' numbers leave the host: tables of all rows are thousands times as many.
+    at_host, packed_host = _over_places([rounds[place][0].runs for place in places], wide)
+    at, packed = stage(at_host, device), stage(packed_host, device)
+    ints = torch.zeros(2, len(places) * wide, dtype=torch.int32, device=device)
+    coefficients = torch.zeros(len(places) * wide, device=device)
+    ints[:, at] = packed[:2].to(torch.int32)
+    coefficients[at] = packed[2]
+    slots, kinds = ints.view(2, len(places), wide)
+    by_place = coefficients.view(len(places), wide)
     return {
-        place: (bank.vectors_VD, bank.units_VD, ints[i, 0], ints[i, 1], whole[i, 2])
+        place: (bank.vectors_VD, bank.units_VD, slots[i], kinds[i], by_place[i])
         for i, place in enumerate(places)
     }
+
+
+def _over_places(
+    runs_by_place: Sequence[Sequence[Run]], wide: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Where each steered row lies in tables ``[places, wide]``, and its numbers ``[3, R]``."""
+    starts: list[int] = []
+    counts: list[int] = []
+    numbers: list[tuple[int, int, float]] = []
+    for i, runs in enumerate(runs_by_place):
+        for run in runs:
+            if isinstance(run.rows, slice):
+                starts.append(i * wide + run.rows.start)
+                counts.append(run.count)
+                numbers.append(run.numbers)
+            else:
+                starts += (run.rows + i * wide).tolist()
+                counts += [1] * run.count
+                numbers += [run.numbers] * run.count
+    lengths = np.asarray(counts, np.int64)
+    ends = np.cumsum(lengths)
+    before = np.asarray(starts, np.int64) - (ends - lengths)
+    at = np.repeat(before, lengths) + np.arange(ends[-1], dtype=np.int64)
+    return at, np.repeat(np.asarray(numbers, np.float32).T, lengths, axis=1)
 
 
 def apply_round(hidden_ND: Tensor, batch_round: Round, bank: Bank) -> None:

@@ -48,6 +48,7 @@ class _Refused(Exception):  # noqa: N818  never leaves this module
     pass
 
 
+@np.errstate(over="ignore")  # of squared vectors; entered once, for it costs as much as a product
 def check_bundle(bundle: Bundle, limits: Limits) -> dict[str, RequestError]:
     """Requests of the bundle that must not run, by id, each with one sentence."""
     errors: dict[str, RequestError] = {}
@@ -151,9 +152,7 @@ def _check_vector(key: str, bundle: Bundle, limits: Limits) -> None:
             f"vector={key!r} has shape {vector.shape}, but the residual stream is "
             f"{limits.hidden_size} wide; fit it on this model"
         )
-    # One product tells of most vectors; it may be infinite where no value is.
-    with np.errstate(over="ignore"):
-        squared = float(np.dot(vector, vector))
+    squared = float(np.dot(vector, vector))  # tells of most; it may be infinite where no value is
     if not (math.isfinite(squared) or np.isfinite(vector).all()):
         raise _Refused(f"vector={key!r} holds values that are not finite")
 

@@ -25,9 +25,18 @@ class Queue(Generic[Item]):
         self._later = chain(self._later, items)
 
     def __bool__(self) -> bool:
-        if not self._head:
-            self._head.extend(islice(self._later, 1))
-        return bool(self._head)
+        return self.has(1)
+
+    def has(self, number: int) -> bool:
+        """True when so many wait; it makes so many."""
+        missing = number - len(self._head)
+        if missing > 0:
+            self._head.extend(islice(self._later, missing))
+        return len(self._head) >= number
+
+    def made(self) -> Iterator[Item]:
+        """Those that were made already."""
+        return iter(self._head)
 
     def __iter__(self) -> Iterator[Item]:
         """All of them, which makes all of them."""

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from actors.engine.asked import asked, rows_of_spans
+from actors.engine.bank import build_bank
 from actors.engine.scheduler import Sequence, Span
-from actors.engine.steer import build_bank
 from actors.request import Bundle, Capture, Request, Sampling, Steering
 
 

@@ -207,7 +207,7 @@ def test_results_are_made_while_others_run(tmp_path: Path) -> None:
             sampling=Sampling(max_new_tokens=new, ignore_eos=True),
             capture=pooled,
         )
-        for new in (2, 90)
+        for new in (2, 150)
     ]
     decoder = engine.fast = ReferenceDecoder(engine)
     finished: list[int] = []

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from actors.engine.bank import build_bank
 from actors.engine.batch import build_batch
 from actors.engine.capture import Capturer
 from actors.engine.scheduler import Scheduler, Sequence, Span
-from actors.engine.steer import build_bank
 from actors.request import Bundle, Capture, Steering
 from tests import oracle, tiny
 from tests.tiny import ask

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from actors.engine.pages import PageTable
-from actors.engine.scheduler import Scheduler, Sequence
+from actors.engine.scheduler import ADMISSION_STEPS, Scheduler, Sequence
 from tests.tiny import ask
 
 PAGE = 4
@@ -109,10 +109,10 @@ def _random_case(draw):
     return capacity, sequences
 
 
-def _reserve(scheduler, steps) -> bool:
+def _reserve(scheduler, steps, ahead=0) -> bool:
     """Pages for steps ahead come from nobody, and all that were promised are there."""
     before = scheduler.num_preemptions
-    got = scheduler.reserve(steps)
+    got = scheduler.reserve(steps, ahead=ahead)
     assert got <= steps
     assert scheduler.num_preemptions == before
     pages, owners = scheduler.pages, _owners(scheduler)
@@ -120,7 +120,9 @@ def _reserve(scheduler, steps) -> bool:
     assert pages._references == owners
     if got:
         for sequence in scheduler.running:
-            assert len(sequence.pages) >= pages.pages_for(sequence.num_computed + got)
+            longest = len(sequence.request.token_ids) + sequence.request.sampling.max_new_tokens
+            promised = min(sequence.num_computed + ahead + got, longest)
+            assert len(sequence.pages) >= pages.pages_for(promised)
     return got > 0 and bool(scheduler.running)
 
 
@@ -143,7 +145,7 @@ def test_2500_random_schedules_each_lose_no_page_and_finish_every_sequence(part)
             computed += sum(s.stop - s.start for s in spans)
             _advance(scheduler, spans, lambda _: draw.random() < 0.05)  # noqa: B023
             if draw.random() < 0.2:  # a burst takes pages ahead
-                reserved += _reserve(scheduler, draw.randint(1, 9))
+                reserved += _reserve(scheduler, draw.randint(1, 9), draw.randint(0, 3))
             steps += 1
             assert steps <= rows * (1 + len(sequences)), "no progress"
         assert all(s.is_done for s in sequences)
@@ -243,6 +245,83 @@ def test_reserving_steps_owns_their_pages_or_says_how_many_fit():
     assert scheduler.reserve(32) == 8
     assert scheduler.num_preemptions == 0
     assert not scheduler.would_admit()
+
+
+def test_reserving_behind_steps_that_are_launched_adds_to_theirs_up_to_the_longest_length():
+    scheduler = Scheduler(PageTable(11, PAGE), max_tokens=64, max_sequences=8)
+    scheduler.add([_sequence(0, 4, 30), _sequence(1, 4, 3)])
+    _advance(scheduler, scheduler.next_step())
+    assert scheduler.reserve(8) == 8
+    assert [len(s.pages) for s in scheduler.running] == [3, 2]  # 4 + 3 tokens are two pages
+    assert scheduler.reserve(8, ahead=8) == 8
+    assert [len(s.pages) for s in scheduler.running] == [5, 2]
+    assert scheduler.reserve(40, ahead=16) == 10  # of ten pages, three were left
+    assert [len(s.pages) for s in scheduler.running] == [8, 2]
+
+
+def _finish(scheduler, *indexes):
+    for sequence in [s for s in scheduler.running if s.index in indexes]:
+        scheduler.finish(sequence)
+
+
+def test_who_waits_comes_in_when_empty_places_have_cost_a_forward():
+    scheduler = Scheduler(PageTable(90, PAGE), max_tokens=64, max_sequences=4)
+    scheduler.add(_sequence(i, 4, 30) for i in range(9))
+    _advance(scheduler, scheduler.next_step())
+    assert not scheduler.would_admit()  # no room
+    assert not scheduler.has_empty_places
+    _finish(scheduler, 1)
+    assert scheduler.has_empty_places
+    scheduler.note_steps(ADMISSION_STEPS * 4 - 1)
+    assert not scheduler.would_admit()
+    scheduler.note_steps(1)
+    assert scheduler.would_admit()
+    _advance(scheduler, scheduler.next_step())
+    assert not scheduler.has_empty_places
+    _finish(scheduler, 0, 2)
+    scheduler.note_steps(ADMISSION_STEPS * 2 - 1)  # two places each
+    assert not scheduler.would_admit()
+    scheduler.note_steps(1)
+    assert scheduler.would_admit()
+
+
+def test_the_last_that_wait_come_in_together_at_once():
+    scheduler = Scheduler(PageTable(90, PAGE), max_tokens=64, max_sequences=4)
+    scheduler.add(_sequence(i, 4, 30) for i in range(6))
+    _advance(scheduler, scheduler.next_step())
+    _finish(scheduler, 0)
+    assert not scheduler.would_admit()  # two wait, one has room
+    _finish(scheduler, 1)
+    assert scheduler.would_admit()
+
+
+def test_a_batch_that_pages_keep_small_is_as_patient_as_it_is_small():
+    scheduler = Scheduler(PageTable(7, PAGE), max_tokens=64, max_sequences=64)
+    scheduler.add(_sequence(i, 7, 20) for i in range(70))
+    _advance(scheduler, scheduler.next_step())
+    most = len(scheduler.running)
+    assert 1 < most < 4
+    _finish(scheduler, 0)
+    scheduler.note_steps(ADMISSION_STEPS * most)
+    assert scheduler.would_admit()
+
+
+def test_the_next_in_the_queue_are_made_ahead_and_no_more_than_came_in_last():
+    made = []
+
+    def give():
+        for index in range(50):
+            made.append(index)
+            yield _sequence(index, 8, 30)
+
+    scheduler = Scheduler(PageTable(400, PAGE), max_tokens=40, max_sequences=8)
+    scheduler.add(give())
+    _advance(scheduler, scheduler.next_step())
+    assert len(scheduler.running) == 5
+    scheduler.look_ahead()
+    scheduler.look_ahead()
+    assert len(made) == 10
+    assert [len(s.page_keys) for s in scheduler.waiting.made()] == [2] * 5
 
 
 def test_work_per_step_does_not_grow_with_the_queue():

@@ -9,17 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from actors.engine.bank import build_bank, vector_sha256
 from actors.engine.batch import build_batch
 from actors.engine.scheduler import Scheduler, Sequence, Span
-from actors.engine.steer import (
-    OPERATORS,
-    apply_round,
-    build_bank,
-    build_plan,
-    fuse_rounds,
-    plan_rows,
-    vector_sha256,
-)
+from actors.engine.steer import OPERATORS, apply_round, build_plan, fuse_rounds, plan_rows
 from actors.request import STEERING_SITES, Bundle, Capture, Steering
 from tests import oracle, tiny
 from tests.mixed import different_requests, unit_vectors
@@ -276,6 +269,7 @@ def test_one_round_at_a_place_is_given_by_row_and_two_are_not():
         Steering(layer=1, vector="b", coefficient=-2.0, operator="ceiling", positions="at:1"),
         Steering(layer=2, **at),
         Steering(layer=2, **at),
+        Steering(layer=3, vector="b", coefficient=3.0, positions="from:3"),
     )
     bank = build_bank(bundle, 3, torch.device("cpu"))
     plan = build_plan(bundle, bank, 16)
@@ -283,7 +277,7 @@ def test_one_round_at_a_place_is_given_by_row_and_two_are_not():
     batch = build_batch([Span(sequence, 1, 5)], 4, torch.device("cpu"))
     rounds = plan_rows(plan, batch)
     fused = fuse_rounds(rounds, bank, batch.num_rows)
-    assert set(fused) == {("resid_post", 0), ("resid_post", 1)}
+    assert set(fused) == {("resid_post", 0), ("resid_post", 1), ("resid_post", 3)}
     vectors, units, slots, kinds, coefficients = fused["resid_post", 0]
     assert vectors is bank.vectors_VD
     assert units is bank.units_VD
@@ -295,4 +289,6 @@ def test_one_round_at_a_place_is_given_by_row_and_two_are_not():
     assert slots.tolist() == [bank.slot_of["b"], 0, 0, 0]
     assert kinds.tolist() == [OPERATORS.index("ceiling"), 0, 0, 0]
     assert coefficients.tolist() == [-2.0, 0.0, 0.0, 0.0]
+    assert fused["resid_post", 3][2].tolist() == [0, 0, *[bank.slot_of["b"]] * 2]
+    assert fused["resid_post", 3][4].tolist() == [0.0, 0.0, 3.0, 3.0]
     assert fuse_rounds({}, bank, 4) == {}

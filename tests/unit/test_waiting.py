@@ -51,7 +51,7 @@ def test_an_empty_queue_has_no_head():
     assert queue.first() == 7
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), max_size=60))
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), max_size=60))
 def test_it_is_a_list_to_whoever_uses_it(calls):
     queue, model = Queue(), []
     for kind, number in calls:
@@ -63,6 +63,11 @@ def test_it_is_a_list_to_whoever_uses_it(calls):
             model.insert(0, number)
         elif kind == 2 and model:
             assert queue.pop() == model.pop(0)
+        elif kind == 4:
+            assert queue.has(number) == (len(model) >= number)
+            made = list(queue.made())
+            assert made == model[: len(made)]
+            assert len(made) >= min(number, len(model))
         assert bool(queue) == bool(model)
         if kind == 3:
             assert list(queue) == model
