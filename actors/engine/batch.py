@@ -40,7 +40,7 @@ class Batch:
     num_decode: int
     """Leading rows that are one new token of a sequence each."""
     context_slots: Tensor | None
-    """int64 ``[num_decode, longest context]``; slot 0 beyond a row's own context."""
+    """int64 ``[num_decode, longest context]``; beyond a row's own context its first slot again."""
     context_lengths: Tensor | None
     """int64 ``[num_decode]``"""
     segments: tuple[Segment, ...]
@@ -73,8 +73,9 @@ def _decode_slots(decode: list[Span], page_size: int) -> tuple[NDArray[np.int64]
     stops = np.array([s.stop for s in decode], dtype=np.int64)
     longest = int(stops.max())
     slots = (pages[:, :, None] * page_size + np.arange(page_size)).reshape(len(decode), -1)
-    # Beyond a row's own context lie rows that nobody has written, or another sequence's old ones.
-    table = np.where(np.arange(longest) < stops[:, None], slots[:, :longest], 0)
+    # Beyond a row's own context lies what another sequence left, or what rows that ran over their
+    # end wrote to page 0: a weight of 0 makes nothing of it but where it is not finite.
+    table = np.where(np.arange(longest) < stops[:, None], slots[:, :longest], slots[:, :1])
     return table, stops, table[np.arange(len(decode)), stops - 1]
 
 

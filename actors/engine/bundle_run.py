@@ -79,7 +79,7 @@ class BundleRun:
         scheduler.add(self._sequence(i) for i in range(len(valid)))
 
     def _sequence(self, index: int) -> Sequence:
-        """Made when the request comes to the head of the queue: until then it takes no memory."""
+        """Made shortly before the request may come in: until then it takes no memory."""
         request = self.bundle.requests[index]
         self._outcomes[request.id] = Outcome()
         self.plan.open(request)
@@ -133,18 +133,23 @@ class BundleRun:
 
     def take_burst(self, burst: Burst, result: BurstResult) -> None:
         """Book a burst; what a row did after its sequence's end is dropped."""
-        order = [s.index for s in result.sequences]
-        self._digest.update(repr((self.num_steps, order)).encode() + result.tokens.tobytes())
-        taken = [row for row, s in enumerate(result.sequences) if not s.is_done]
-        for row in taken:
-            sequence = result.sequences[row]
+        counts = np.zeros(len(result.sequences), np.int64)
+        for row, sequence in enumerate(result.sequences):
+            if sequence.is_done:
+                continue
             num_rows = self._take_column(sequence, result.tokens[:, row])
             burst.note_rows(result, row, num_rows)
             sequence.num_computed += num_rows
             sequence.num_captured = max(sequence.num_captured, sequence.num_computed)
-            self.num_decode += num_rows
+            counts[row] = num_rows
+        steps = np.arange(len(result.tokens))[:, None]
+        counted = np.where(steps < counts, result.tokens, 0)
+        order = [(s.index, n) for s, n in zip(result.sequences, counts.tolist(), strict=True)]
+        self._digest.update(repr((self.num_steps, order)).encode() + counted.tobytes())
+        self.num_decode += int(counts.sum())
         self.num_steps += len(result.tokens)
-        self._retire([s for s in (result.sequences[row] for row in taken) if s.is_done])
+        ended = zip(result.sequences, counts, strict=True)
+        self._retire([s for s, count in ended if count and s.is_done])
 
     def _take_column(self, sequence: Sequence, column: NDArray[np.int32]) -> int:
         """Append one row's tokens of a burst; returns how many of its rows count."""

@@ -125,11 +125,10 @@ class Burst:
         Everything that decides is known to the host, alike on every rank, before the first one's
         tokens are. A row that ends in the first burst idles in the second; the host drops it.
         """
-        if flight.features.keeps or scheduler.would_admit():
-            return None
         alive = [i for i, r in enumerate(flight.rows) if not r.sequence.is_done]
         rows = [flight.rows[i] for i in alive]
-        if not rows or max(map(self._left, rows)) <= flight.steps:
+        ending = sum(self._left(row) <= flight.steps for row in rows)
+        if flight.features.keeps or ending == len(rows) or scheduler.would_admit(ending=ending):
             return None
         wanted = self._steps(rows, scheduler, ahead=flight.steps)
         steps = scheduler.reserve(wanted, ahead=flight.steps)
@@ -143,18 +142,21 @@ class Burst:
         return self._launch(rows, steps, features)
 
     def _left(self, row: Row) -> int:
-        """Steps until a row is over for its length, as the host knows it."""
-        return tokens_left(row.sequence) + bool(self.capturer.readings(row.sequence.request))
+        """Steps until a row is over for its length, as the host knows it; it is not over yet."""
+        reads = bool(self.capturer.readings(row.sequence.request))
+        return max(1, tokens_left(row.sequence) + reads)
 
     def _steps(self, rows: list[Row], scheduler: Scheduler, *, ahead: int = 0) -> int:
         """Steps worth launching at once, of rows that ``ahead`` steps are launched for."""
         left = [n for n in (self._left(row) - ahead for row in rows) if n > 0]
-        fixed = all(row.sequence.request.sampling.ignore_eos for row in rows)
+        asked = [row.sequence.request.sampling for row in rows]
+        fixed = all(s.ignore_eos and not s.stop_ids for s in asked)
         # Bursts that keep rows are not launched behind one another: the host shows between them.
         short = MAX_RAW_BURST if any(row.raw is not None for row in rows) else EOS_BURST
         most = MAX_BURST if fixed else short
         if scheduler.waiting:  # who waits may come in at the first end, or soon after it
-            most = min(most, short if scheduler.has_empty_places else max(short, min(left)))
+            is_soon = scheduler.may_admit_soon or len(left) < len(rows)
+            most = min(most, short if is_soon else max(short, min(left)))
         return max(1, min(most, max(left)))
 
     def _features(self, rows: list[Row], steps: int, like: Features | None = None) -> Features:

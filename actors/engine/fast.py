@@ -1,8 +1,8 @@
 """One decode step as one CUDA graph: fused kernels, two sums over ranks per layer, no host between.
 
 Tokens, positions, pages, steering and capture are data in static buffers, never graph structure, so
-one graph per batch size serves every request mix. Rows beyond the live ones read page 0 and write
-nothing that is ever read.
+one graph per batch size serves every request mix. Idle rows, and rows that ran over their end and
+pages, write to page 0, which no other row reads.
 """
 
 from __future__ import annotations

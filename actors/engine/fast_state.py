@@ -50,7 +50,8 @@ class DecodeState:
     """Static buffers of one rank's decode graphs, by row; B rows at most.
 
     ``live``: 2 while a sequence runs, 1 when only its last token's own row is still to be run, 0
-    for idle rows. ``totals`` are pooled sums by slot; a sequence keeps its slot when its row moves.
+    for idle rows and those that are over. ``totals`` are pooled sums by slot; a sequence keeps its
+    slot when its row moves.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """Every KV-cache page is free, or owned by at least one living sequence; none is lost.
 
 Pages are allocated once, when the engine starts. Page 0 belongs to nobody: idle rows of a captured
-CUDA graph write there. A full page of prompt is shared by sequences whose keys and values on it are
-the same by construction: same tokens before and in it, and the same steering of those positions.
+CUDA graph write there, and rows that ran over their end and pages. A full page of prompt is shared
+by sequences whose keys and values on it are the same by construction: same tokens before and in it,
+and the same steering of those positions.
 """
 
 from __future__ import annotations

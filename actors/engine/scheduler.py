@@ -14,13 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from actors.engine.pages import PageTable, PrefixKey, prefix_key
+from actors.engine.patience import Patience
 from actors.engine.waiting import Queue
 from actors.request import FinishReason, Request
-
-ADMISSION_STEPS = 8
-"""Decode steps that a forward for an admission costs, about: its kernels are launched one by one.
-As long as empty places have cost less, waiting for more of them is cheaper (the ski-rental rule:
-at most twice the cost of knowing the future)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,10 +99,7 @@ class Scheduler:
         self.waiting: Queue[Sequence] = Queue()
         self.running: list[Sequence] = []
         self.num_preemptions = 0
-        self._most = 0
-        """Sequences that ran after the last admission."""
-        self._idle_rows = 0
-        """Rows that decode steps since then might have had besides."""
+        self._patience = Patience()
         self._num_admitted = 0
         """Sequences that the last admission let in."""
 
@@ -149,7 +142,7 @@ class Scheduler:
             num_admitted += 1
             prefill.append(span_or_none)
             budget -= span_or_none.stop - span_or_none.start
-        self._most, self._idle_rows = len(self.running), 0
+        self._patience.begin(len(self.running), is_cut=budget <= 0)
         self._num_admitted = num_admitted or self._num_admitted
         if not decode and not prefill and self.has_work:
             raise RuntimeError("no sequence fits the cache; admission let too long a request in")
@@ -184,28 +177,34 @@ class Scheduler:
         for sequence in self.waiting.made():
             self._extend_keys(sequence)
 
-    def would_admit(self) -> bool:
+    def would_admit(self, *, ending: int = 0) -> bool:
         """True when it is time to let the head of the queue in (shared pages not counted).
 
-        Letting in costs a forward of the general kind. So places are left empty until they have
-        cost as much, or until all that wait have room.
+        Letting in costs a forward of the general kind. So places of sequences that ended are left
+        empty until they have cost as much, or until all that wait have room.
+
+        Args:
+            ending: Running sequences that are known to end before anybody could come in.
         """
-        room = self.max_sequences - len(self.running)
-        if not self.waiting or room <= 0:
+        if not self._head_fits(ending):
             return False
-        needed = self.pages.pages_for(self.waiting.first().num_needed)
-        if needed > self.pages.num_free - len(self.running):
-            return False
-        return self._idle_rows >= ADMISSION_STEPS * self._most or not self.waiting.has(room + 1)
+        room = self.max_sequences - len(self.running) + ending
+        return self._patience.is_over or not self.waiting.has(room + 1)
 
     @property
-    def has_empty_places(self) -> bool:
-        """True when sequences ended since the last admission."""
-        return len(self.running) < self._most
+    def may_admit_soon(self) -> bool:
+        """True when empty places only wait until they are worth a forward."""
+        return len(self.running) < self._patience.most and self._head_fits(0)
+
+    def _head_fits(self, ending: int) -> bool:
+        if not self.waiting or len(self.running) - ending >= self.max_sequences:
+            return False
+        needed = self.pages.pages_for(self.waiting.first().num_needed)
+        return needed <= self.pages.num_free - (len(self.running) - ending)
 
     def note_steps(self, num_steps: int) -> None:
         """Book decode steps that ran without an admission."""
-        self._idle_rows += num_steps * (self._most - len(self.running))
+        self._patience.note_steps(num_steps, len(self.running))
 
     def reserve(self, num_steps: int, *, ahead: int = 0) -> int:
         """Own pages for up to ``num_steps`` further rows of every running sequence.

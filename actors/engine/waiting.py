@@ -1,4 +1,4 @@
-"""A queue of any length takes no memory: what waits is made when it comes to the head."""
+"""A queue of any length takes no memory: what waits is made when it comes near the head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 class Queue(Generic[Item]):
-    """Items in order; those behind the head do not exist yet.
+    """Items in order; those far behind the head do not exist yet.
 
     What waits costs what its giver keeps of it, and nothing here.
     """

@@ -43,10 +43,10 @@ def test_a_mixed_batch_by_hand():
     assert [s.index for s in batch.sampling] == [0, 2]
 
 
-def test_shorter_contexts_are_filled_with_slot_0():
+def test_shorter_contexts_are_filled_with_their_own_first_slot_and_never_with_another_rows():
     spans = [Span(_sequence(0, range(6), [1, 2]), 5, 6), Span(_sequence(1, range(3), [3]), 2, 3)]
     batch = build_batch(spans, 4, CPU)
-    assert batch.context_slots.tolist() == [[4, 5, 6, 7, 8, 9], [12, 13, 14, 0, 0, 0]]
+    assert batch.context_slots.tolist() == [[4, 5, 6, 7, 8, 9], [12, 13, 14, 12, 12, 12]]
     assert batch.context_lengths.tolist() == [6, 3]
     assert batch.segments == ()
 

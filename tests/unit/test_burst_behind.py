@@ -231,36 +231,6 @@ def test_two_ranks_launch_the_same_bursts(tmp_path: Path) -> None:
     assert_same(found[0][1], found[0][0])
 
 
-def test_admissions_wait_until_they_are_worth_a_forward(tmp_path: Path) -> None:
-    engine = tiny.engine(tiny.save("qwen3_moe", tmp_path), max_batch_requests=16)
-    rng = random.Random(1)
-    lengths = tuple(rng.randrange(10, 60) for _ in range(64))
-    work = bundle(engine, count=64, lengths=lengths, ignore_eos=True)
-    single = engine.run(work)
-    decoder = engine.fast = ReferenceDecoder(engine)
-    forwards = []
-    general = engine.rows_forward.run
-
-    def note(batch: Any, sites: Any) -> Any:
-        forwards.extend([1] if batch.spans else [])  # the reference decoder's own have none
-        return general(batch, sites)
-
-    engine.rows_forward.run = note  # type: ignore[method-assign]
-    assert_same(engine.run(work), single)
-    # One by one, 48 that wait would come in by nearly as many forwards.
-    assert len(forwards) < 20
-    # Places that stood empty meanwhile: a small part of all.
-    assert sum(lengths) / (16 * decoder.num_steps) > 0.6
-
-
-def test_a_long_request_does_not_keep_the_queue_waiting_for_its_end(tmp_path: Path) -> None:
-    engine = tiny.engine(tiny.save("mistral", tmp_path), max_batch_requests=4)
-    work = bundle(engine, count=10, lengths=(100, *[6] * 9), ignore_eos=True)
-    engine.fast = ReferenceDecoder(engine)
-    finished = [r.timings.finished_s for r in engine.run(work).results]
-    assert max(finished[1:]) < finished[0]
-
-
 def test_a_context_that_outgrows_its_graph_gets_another(
     tmp_path: Path, watched: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from actors.engine.pages import PageTable
-from actors.engine.scheduler import ADMISSION_STEPS, Scheduler, Sequence
+from actors.engine.scheduler import Scheduler, Sequence
 from tests.tiny import ask
 
 PAGE = 4
@@ -257,53 +257,6 @@ def test_reserving_behind_steps_that_are_launched_adds_to_theirs_up_to_the_longe
     assert [len(s.pages) for s in scheduler.running] == [5, 2]
     assert scheduler.reserve(40, ahead=16) == 10  # of ten pages, three were left
     assert [len(s.pages) for s in scheduler.running] == [8, 2]
-
-
-def _finish(scheduler, *indexes):
-    for sequence in [s for s in scheduler.running if s.index in indexes]:
-        scheduler.finish(sequence)
-
-
-def test_who_waits_comes_in_when_empty_places_have_cost_a_forward():
-    scheduler = Scheduler(PageTable(90, PAGE), max_tokens=64, max_sequences=4)
-    scheduler.add(_sequence(i, 4, 30) for i in range(9))
-    _advance(scheduler, scheduler.next_step())
-    assert not scheduler.would_admit()  # no room
-    assert not scheduler.has_empty_places
-    _finish(scheduler, 1)
-    assert scheduler.has_empty_places
-    scheduler.note_steps(ADMISSION_STEPS * 4 - 1)
-    assert not scheduler.would_admit()
-    scheduler.note_steps(1)
-    assert scheduler.would_admit()
-    _advance(scheduler, scheduler.next_step())
-    assert not scheduler.has_empty_places
-    _finish(scheduler, 0, 2)
-    scheduler.note_steps(ADMISSION_STEPS * 2 - 1)  # two places each
-    assert not scheduler.would_admit()
-    scheduler.note_steps(1)
-    assert scheduler.would_admit()
-
-
-def test_the_last_that_wait_come_in_together_at_once():
-    scheduler = Scheduler(PageTable(90, PAGE), max_tokens=64, max_sequences=4)
-    scheduler.add(_sequence(i, 4, 30) for i in range(6))
-    _advance(scheduler, scheduler.next_step())
-    _finish(scheduler, 0)
-    assert not scheduler.would_admit()  # two wait, one has room
-    _finish(scheduler, 1)
-    assert scheduler.would_admit()
-
-
-def test_a_batch_that_pages_keep_small_is_as_patient_as_it_is_small():
-    scheduler = Scheduler(PageTable(7, PAGE), max_tokens=64, max_sequences=64)
-    scheduler.add(_sequence(i, 7, 20) for i in range(70))
-    _advance(scheduler, scheduler.next_step())
-    most = len(scheduler.running)
-    assert 1 < most < 4
-    _finish(scheduler, 0)
-    scheduler.note_steps(ADMISSION_STEPS * most)
-    assert scheduler.would_admit()
 
 
 def test_the_next_in_the_queue_are_made_ahead_and_no_more_than_came_in_last():
