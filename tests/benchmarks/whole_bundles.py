@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,31 @@ def whole_s(engine: Engine, bundle: Bundle, repeat: int = 3) -> float:
     return float(np.median(found))
 
 
+def waves(engine: Engine, mode: str, count: int = 1024, prompt: int = 64) -> Bundle:
+    """Four batches of requests that end at different lengths, as those with an end token do."""
+    rng = np.random.default_rng(2)
+    like = requests(256, prompt, 1, engine, mode)
+    made = []
+    for i in range(count):
+        one = like.requests[i % 256]
+        sampling = Sampling(max_new_tokens=int(rng.integers(16, 113)))
+        tokens = tuple(int(t) for t in rng.integers(5, 30000, size=prompt))
+        made.append(replace(one, id=f"w{i}", token_ids=tokens, sampling=sampling))
+    return Bundle(id=f"waves-{count}", requests=tuple(made), vectors=like.vectors)
+
+
+def measure_waves(engine: Engine, say: Callable[[str], None]) -> dict[str, Any]:
+    """Seconds and rates of bundles four times a batch, whose rows end one by one."""
+    found: dict[str, Any] = {}
+    for mode in ("bare", "steered", "steered_pooled"):
+        bundle = waves(engine, mode)
+        new = sum(r.sampling.max_new_tokens for r in bundle.requests)
+        seconds = whole_s(engine, bundle)
+        found[f"1024x64+16..112_{mode}"] = {"s": seconds, "new_tokens_per_s": new / seconds}
+        say(f"waves {mode}: {seconds:.3f} s, {new / seconds:.0f} new tok/s at most")
+    return found
+
+
 def measure_whole(engine: Engine, say: Callable[[str], None]) -> dict[str, Any]:
     """Seconds and rates of both workloads in all modes."""
     extra: dict[str, Any] = {}
@@ -85,4 +111,4 @@ def measure_whole(engine: Engine, say: Callable[[str], None]) -> dict[str, Any]:
                 found["rows_bytes_per_s"] = tokens * row_bytes / seconds
                 text += f"rows to the host {tokens * row_bytes / seconds / 1e9:.2f} GB/s, "
             say(text + f"{seconds / base:.3f} of bare")
-    return extra
+    return extra | measure_waves(engine, say)

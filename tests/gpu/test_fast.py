@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from actors.engine.burst import Burst
 from actors.engine.engine import Engine
 from actors.request import Bundle, Capture, EngineSpec, Reply, Request, Sampling, Steering
 from tests.benchmarks.shapes import write_shape
@@ -114,6 +115,62 @@ def test_fused_steps_agree_with_general_steps(name: str, tmp_path: Path) -> None
     assert cosines[0] > 0.999, cosines
     assert share > 0.8, share
     assert torch.isfinite(decoder.state.totals).all()
+
+
+def in_waves(work: Bundle, count: int) -> Bundle:
+    """Many requests like these, of many lengths, which the engine may end early."""
+    made = []
+    for i in range(count):
+        like = work.requests[i % len(work.requests)]
+        sampling = replace(like.sampling, max_new_tokens=8 + i % 90, ignore_eos=False, seed=i)
+        made.append(replace(like, id=f"w{i}", sampling=sampling))
+    return replace(work, requests=tuple(made))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", DENSE)
+def test_bursts_behind_one_another_agree_with_general_steps(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = build(name, tmp_path)
+    decoder = engine.fast
+    work = in_waves(bundle(engine.info.hidden_size), 150)
+    engine.fast = None
+    told = engine.run(work)
+    rng = np.random.default_rng(1)
+    ends = [
+        (int(rng.choice(r.completion_ids)),) if i % 3 else () for i, r in enumerate(told.results)
+    ]
+    asked = [replace(r, sampling=replace(r.sampling, stop_ids=stop))
+             for r, stop in zip(work.requests, ends, strict=True)]  # fmt: skip
+    work = replace(work, requests=tuple(asked))
+    general = engine.run(work)
+    engine.fast = decoder
+    seen, behind = [], Burst._next
+
+    def note(*args: Any) -> Any:
+        seen.append(behind(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(Burst, "_next", note)
+    engine.run(work)
+    seen.clear()  # graphs of all sizes are there now
+    fused = engine.run(work)
+    assert sum(one is not None for one in seen) > 20
+    cosines, same = [], 0
+    for x, y in zip(fused.results, general.results, strict=True):
+        assert (x.error, y.error) == (None, None)
+        if x.completion_ids != y.completion_ids:
+            continue  # a near-tie fell differently
+        same += 1
+        assert x.receipts == y.receipts
+        u, v = (r.captures[0].values["resid_post"].astype(np.float64) for r in (x, y))
+        assert list(x.captures[0].positions) == list(y.captures[0].positions)
+        dots = (u * v).sum(-1) / (np.linalg.norm(u, axis=-1) * np.linalg.norm(v, axis=-1))
+        cosines.append(float(dots.min()))
+    sys.stderr.write(f"{name}: {same} of 150 equal, smallest cosine {min(cosines):.5f}\n")
+    assert min(cosines) > 0.999
+    assert same > 75
 
 
 def with_rows(work: Bundle) -> Bundle:
