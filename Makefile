@@ -23,7 +23,8 @@ STAMP := $(VENV)/.traitmill-stamp
 # What the stamp must say for .venv to be current: the two files that decide what is installed.
 LOCK_DIGEST = $$(sed -n '/^\[build-system/,/^\[tool/p' pyproject.toml | cat requirements.lock - | cksum)
 PYTEST := $(PYTHON) -m pytest -p no:cacheprovider
-RANKS := $(wildcard tests/integration/test_tp*.py tests/integration/test_toy_tp.py)
+RANKS := $(filter-out %/test_tp_schedule.py, \
+  $(wildcard tests/integration/test_tp*.py tests/integration/test_toy_tp.py))
 HERE := not gpu and not multi_gpu and not packages and not long
 
 help:  ## list the targets
