@@ -2,7 +2,7 @@
 
 Tokens, positions, pages, steering and capture are data in static buffers, never graph structure, so
 one graph per batch size serves every request mix. Idle rows, and rows that ran over their end and
-pages, write to page 0, which no other row reads.
+pages, write to page 0, which no running row reads.
 """
 
 from __future__ import annotations

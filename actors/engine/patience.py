@@ -17,7 +17,7 @@ class Patience:
     most: int = 0
     """Sequences that it left running."""
     is_cut: bool = False
-    """It was full: more would have come in."""
+    """It was full of prompts before the places and pages were: more would have come in."""
     idle_rows: int = 0
     """Rows of sequences that ended since, over all decode steps."""
 

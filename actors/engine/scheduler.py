@@ -142,7 +142,8 @@ class Scheduler:
             num_admitted += 1
             prefill.append(span_or_none)
             budget -= span_or_none.stop - span_or_none.start
-        self._patience.begin(len(self.running), is_cut=budget <= 0)
+        is_cut = budget <= 0 and self._head_fits(0)
+        self._patience.begin(len(self.running), is_cut=is_cut)
         self._num_admitted = num_admitted or self._num_admitted
         if not decode and not prefill and self.has_work:
             raise RuntimeError("no sequence fits the cache; admission let too long a request in")

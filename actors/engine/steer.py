@@ -209,7 +209,7 @@ def fuse_rounds(
     # Rows of 16 bytes, or Triton would compile a kernel for every alignment that comes along.
     wide = -(-num_rows // 4) * 4
     device = bank.vectors_VD.device
-    # Only the steered rows' numbers leave the host: tables of all rows are thousands times as many.
+    # Only the steered rows' numbers leave the host: the tables hold every row once for each place.
     at_host, packed_host = _over_places([rounds[place][0].runs for place in places], wide)
     at, packed = stage(at_host, device), stage(packed_host, device)
     ints = torch.zeros(2, len(places) * wide, dtype=torch.int32, device=device)

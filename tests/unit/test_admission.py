@@ -168,9 +168,11 @@ def test_what_rows_choose_that_are_over_is_in_no_digest() -> None:
     assert play(other, budget=64, places=8)[2] != first
 
 
-def scheduler_of(count: int, *, pages: int = 90, places: int = 4, new: int = 30) -> Scheduler:
+def scheduler_of(
+    count: int, *, pages: int = 90, places: int = 4, new: int = 30, budget: int = 64
+) -> Scheduler:
     """Sequences of four tokens; as many as fit have had their first forward."""
-    scheduler = Scheduler(PageTable(pages, 4), max_tokens=64, max_sequences=places)
+    scheduler = Scheduler(PageTable(pages, 4), max_tokens=budget, max_sequences=places)
     scheduler.add(Sequence(tiny.ask(i, [8] * 4, new), i, [8] * 4) for i in range(count))
     for span in scheduler.next_step():
         span.sequence.num_computed = span.stop
@@ -200,6 +202,15 @@ def test_who_waits_comes_in_when_empty_places_have_cost_a_forward() -> None:
     assert not scheduler.would_admit()
     scheduler.note_steps(1)
     assert scheduler.would_admit()
+
+
+def test_a_forward_full_of_prompts_is_followed_by_the_next_only_where_more_have_room() -> None:
+    assert scheduler_of(9, budget=12).would_admit()  # three of four places
+    for scheduler in (scheduler_of(9, budget=16), scheduler_of(9, budget=8, pages=5)):
+        assert not scheduler.would_admit()  # no place, or no page
+        finish(scheduler, 1)
+        assert scheduler.may_admit_soon
+        assert not scheduler.would_admit()  # places that were full are patient all the same
 
 
 def test_the_last_that_wait_come_in_together_at_once() -> None:
