@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -59,48 +60,58 @@ class Batch:
         return int(self.ids_N.shape[0])
 
 
-def sequence_slots(sequence: Sequence, page_size: int, length: int) -> NDArray[np.int64]:
-    """int64 ``[length]``: cache slots of a sequence's first ``length`` tokens."""
-    pages = np.asarray(sequence.pages, dtype=np.int64)
-    return (pages[:, None] * page_size + np.arange(page_size)).reshape(-1)[:length]
+def run_slots(
+    sequences: SequenceOf[Sequence],
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+    page_size: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions ``[start, stop)`` of each sequence, end to end, and the cache slots they have."""
+    pages = np.fromiter(chain.from_iterable(s.pages for s in sequences), np.int64)
+    lengths = stops - starts
+    first_pages = np.cumsum([0, *(len(s.pages) for s in sequences)])[:-1]
+    positions = np.arange(lengths.sum()) + np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
+    here = pages[np.repeat(first_pages, lengths) + positions // page_size]
+    return positions, here * page_size + positions % page_size
 
 
-def _decode_slots(decode: list[Span], page_size: int) -> tuple[NDArray[np.int64], ...]:
-    """Of rows that are one new token each: context slots, context lengths, the new token's slot."""
+def _decode_slots(
+    decode: list[Span], stops: NDArray[np.int64], page_size: int
+) -> NDArray[np.int64]:
+    """Context slots of rows that are one new token each, all as wide as the longest context."""
     pages = np.zeros((len(decode), max(len(s.sequence.pages) for s in decode)), dtype=np.int64)
     for row, span in enumerate(decode):
         pages[row, : len(span.sequence.pages)] = span.sequence.pages
-    stops = np.array([s.stop for s in decode], dtype=np.int64)
     longest = int(stops.max())
     slots = (pages[:, :, None] * page_size + np.arange(page_size)).reshape(len(decode), -1)
     # Beyond a row's own context lies what another sequence left, or what rows that ran over their
     # end wrote to page 0: a weight of 0 makes nothing of it but where it is not finite.
-    table = np.where(np.arange(longest) < stops[:, None], slots[:, :longest], slots[:, :1])
-    return table, stops, table[np.arange(len(decode)), stops - 1]
+    return np.where(np.arange(longest) < stops[:, None], slots[:, :longest], slots[:, :1])
 
 
 def build_batch(spans: list[Span], page_size: int, device: torch.device) -> Batch:
     """Turn the scheduler's spans into tensors, by one copy to the device."""
     decode = [s for s in spans if s.stop - s.start == 1 and s.start > 0]
     prefill = [s for s in spans if not (s.stop - s.start == 1 and s.start > 0)]
-    ordered = decode + prefill
-    ids = [t for s in ordered for t in s.sequence.tokens[s.start : s.stop]]
-    positions = [np.arange(s.start, s.stop) for s in ordered]
-    table, stops, newest = _decode_slots(decode, page_size) if decode else (_NONE,) * 3
-    contexts = [sequence_slots(s.sequence, page_size, s.stop) for s in prefill]
-    slots = [newest, *(full[s.start :] for s, full in zip(prefill, contexts, strict=True))]
-    ends = np.cumsum([s.stop - s.start for s in ordered])
-    chooses = [s.samples for s in ordered]
-    queries = np.cumsum([0, *(s.stop - s.start for s in prefill)])
-    keys = np.cumsum([0, *(s.stop for s in prefill)])
+    ordered, row = decode + prefill, len(decode)
+    starts = np.array([s.start for s in ordered], np.int64)
+    stops = np.array([s.stop for s in ordered], np.int64)
+    ends = np.cumsum(stops - starts)
+    tokens = chain.from_iterable(s.sequence.tokens[s.start : s.stop] for s in ordered)
+    sequences = [s.sequence for s in ordered]
+    positions, slots = run_slots(sequences, starts, stops, page_size)
+    contexts = run_slots(sequences[row:], np.zeros_like(starts[row:]), stops[row:], page_size)[1]
+    table = _decode_slots(decode, stops[:row], page_size) if decode else _NONE
+    queries = np.concatenate(([row], ends[row:])) - row
+    keys = np.cumsum([0, *stops[row:]])
+    chooses = np.array([s.samples for s in ordered])
     there = stage_parts(
         (
-            np.asarray(ids, np.int64), _joined(positions), _joined(slots), table.reshape(-1), stops,
-            _joined(contexts), queries, keys, ends[np.asarray(chooses, bool)] - 1,
+            np.fromiter(tokens, np.int64, int(ends[-1])), positions, slots, table.reshape(-1),
+            stops[:row], contexts, queries, keys, ends[chooses] - 1,
         ),
         device,
     )  # fmt: skip
-    row = len(decode)
     segments = tuple(
         Segment(row + a, row + b, s.stop, there[5][c:d])
         for s, (a, b), (c, d) in zip(
@@ -120,9 +131,5 @@ def build_batch(spans: list[Span], page_size: int, device: torch.device) -> Batc
         query_bounds=there[6],
         key_bounds=there[7],
         sample_rows=there[8],
-        sampling=tuple(s.sequence for s in ordered if s.samples),
+        sampling=tuple(s for s, one in zip(sequences, chooses, strict=True) if one),
     )
-
-
-def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return np.concatenate([_NONE, *parts])

@@ -12,12 +12,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from actors.engine.collectives import Collectives
 from actors.engine.landing import fetch
 from actors.engine.scheduler import Sequence
+from actors.engine.staging import stage
 from actors.model.random_weights import hash_int64, hash_int64_
 from actors.request import Sampling
 
@@ -102,7 +104,7 @@ def _penalise(logits_BV: Tensor, sequences: tuple[Sequence, ...], start: int, st
         if penalty == 1.0:
             continue
         here = sorted({t - start for t in sequence.tokens if start <= t < stop})
-        columns = torch.tensor(here, dtype=torch.int64, device=logits_BV.device)
+        columns = stage(np.array(here, np.int64), logits_BV.device)
         values = logits_BV[row, columns]
         logits_BV[row, columns] = torch.where(values > 0, values / penalty, values * penalty)
 
@@ -148,9 +150,9 @@ def _log_normalizer(logits_BV: Tensor, collectives: Collectives) -> Tensor:
 def _truncate(values_BC: Tensor, log_z_B: Tensor, options: list[Sampling]) -> Tensor:
     """Mask candidates (sorted, already divided by T) outside top-k, top-p and min-p with -inf."""
     device, width = values_BC.device, values_BC.shape[-1]
-    top_k = torch.tensor([o.top_k or width for o in options], device=device)[:, None]
-    top_p = torch.tensor([o.top_p for o in options], device=device)[:, None]
-    min_p = torch.tensor([o.min_p for o in options], device=device)[:, None]
+    top_k = stage(np.array([o.top_k or width for o in options]), device)[:, None]
+    top_p = stage(np.array([o.top_p for o in options], np.float32), device)[:, None]
+    min_p = stage(np.array([o.min_p for o in options], np.float32), device)[:, None]
     rank = torch.arange(width, device=device)[None]
     kept = rank < top_k
     # Filters apply one after the other on the renormalised rest, as in transformers.
@@ -174,7 +176,7 @@ def sample(
     vocab_stop: int,
     collectives: Collectives,
 ) -> Sampled:
-    """Choose the next token of each sequence. Collective.
+    """Choose the next token of each sequence, without a wait for the device. Collective.
 
     Args:
         logits_BV: float32, this rank's columns; overwritten.
@@ -188,7 +190,7 @@ def sample(
     options = [s.request.sampling for s in sequences]
     if any(o.repetition_penalty != 1.0 for o in options):
         _penalise(logits_BV, sequences, vocab_start, vocab_stop)
-    temperature = torch.tensor([o.temperature or 1.0 for o in options], device=device)
+    temperature = stage(np.array([o.temperature or 1.0 for o in options], np.float32), device)
     scaled = logits_BV / temperature[:, None]
     wants = any(wants_logprobs(s) for s in sequences)
     free = [r for r, o in enumerate(options) if o.temperature and not _is_cut(o)]
@@ -196,12 +198,12 @@ def sample(
     log_z = _log_normalizer(scaled, collectives) if wants or cut else None
     scores = scaled
     if free:
-        rows = torch.tensor(free, device=device)
+        rows = stage(np.array(free), device)
         noise = gumbel_noise(*_draw_keys(sequences, free, device), ids_V)
         scores = scaled + noise if len(free) == len(sequences) else _add_rows(scaled, rows, noise)
     chosen = _best(scores, ids_V[None].expand_as(scores), collectives)
     if cut and log_z is not None:
-        rows = torch.tensor(cut, device=device)
+        rows = stage(np.array(cut), device)
         width = min(MAX_CANDIDATES, logits_BV.shape[-1] * collectives.world_size)
         values, ids = _candidates(scaled[rows], ids_V, width, collectives)
         values = _truncate(values, log_z[rows], [options[r] for r in cut])
@@ -230,9 +232,9 @@ def _draw_keys(
 ) -> tuple[Tensor, Tensor]:
     """What each sequence's next draw depends on: its request's key and its position."""
     requests = [sequences[r].request for r in rows]
-    keys = torch.tensor([request_key(q.sampling.seed, q.id) for q in requests])
-    positions = torch.tensor([len(sequences[r].tokens) for r in rows])
-    return keys.to(device), positions.to(device)
+    keys = np.array([request_key(q.sampling.seed, q.id) for q in requests], np.int64)
+    positions = np.array([len(sequences[r].tokens) for r in rows], np.int64)
+    return stage(keys, device), stage(positions, device)
 
 
 def wants_logprobs(sequence: Sequence) -> bool:
@@ -251,10 +253,11 @@ def _with_logprobs(
 ) -> Sampled:
     """Log-probabilities of the chosen, the likeliest and the named tokens. Collective."""
     most = max(len(s.request.logprob_token_ids) for s in sequences)
-    named = torch.zeros(len(sequences), most + 1, dtype=torch.int64, device=chosen.device)
+    wanted = np.zeros((len(sequences), most + 1), np.int64)
     for row, sequence in enumerate(sequences):
         ids = sequence.request.logprob_token_ids
-        named[row, 1 : 1 + len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        wanted[row, 1 : 1 + len(ids)] = ids
+    named = stage(wanted, chosen.device)
     named[:, 0] = chosen
     local = named - ids_V[0]
     mine = (local >= 0) & (local < scaled_BV.shape[-1])

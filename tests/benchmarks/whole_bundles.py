@@ -49,16 +49,16 @@ def requests(count: int, prompt: int, new: int, engine: Engine, mode: str) -> Bu
     )
 
 
-def whole_s(engine: Engine, bundle: Bundle, repeat: int = 3) -> float:
-    """Seconds to answer a bundle, the median of a few after two warm-ups."""
+def whole_s(engine: Engine, bundle: Bundle, *, warm: int = 2, repeat: int = 3) -> float:
+    """Seconds to answer a bundle, the median of ``repeat`` after ``warm`` more."""
     found = []
-    for number in range(2 + repeat):
+    for number in range(warm + repeat):
         torch.cuda.synchronize()
         if engine.collectives.world_size > 1:
             dist.barrier()
         began = time.perf_counter()
         reply = engine.run(bundle, share_rows=True)
-        if number >= 2:
+        if number >= warm:
             found.append(time.perf_counter() - began)
         assert all(r.error is None for r in reply.results)
         del reply
@@ -84,7 +84,7 @@ def measure_waves(engine: Engine, say: Callable[[str], None]) -> dict[str, Any]:
     for mode in ("bare", "steered", "steered_pooled"):
         bundle = waves(engine, mode)
         new = sum(r.sampling.max_new_tokens for r in bundle.requests)
-        seconds = whole_s(engine, bundle)
+        seconds = whole_s(engine, bundle, warm=1, repeat=2)
         found[f"1024x64+16..112_{mode}"] = {"s": seconds, "new_tokens_per_s": new / seconds}
         say(f"waves {mode}: {seconds:.3f} s, {new / seconds:.0f} new tok/s at most")
     return found

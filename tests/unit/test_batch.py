@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import torch
 
-from actors.engine.batch import build_batch, sequence_slots
+from actors.engine.batch import build_batch, run_slots
 from actors.engine.scheduler import Sequence, Span
 from tests.tiny import ask
 
@@ -19,10 +20,11 @@ def _sequence(index, tokens, pages, finish=None):
     return sequence
 
 
-def test_slots_follow_the_pages_of_a_sequence():
-    sequence = _sequence(0, range(10), [7, 2, 5])
-    assert sequence_slots(sequence, 4, 10).tolist() == [28, 29, 30, 31, 8, 9, 10, 11, 20, 21]
-    assert sequence_slots(sequence, 4, 5).tolist() == [28, 29, 30, 31, 8]
+def test_slots_follow_the_pages_of_each_sequence():
+    sequences = [_sequence(0, range(10), [7, 2, 5]), _sequence(1, range(3), [1])]
+    positions, slots = run_slots(sequences, np.array([2, 0]), np.array([9, 2]), 4)
+    assert positions.tolist() == [2, 3, 4, 5, 6, 7, 8, 0, 1]
+    assert slots.tolist() == [30, 31, 8, 9, 10, 11, 20, 4, 5]
 
 
 def test_a_mixed_batch_by_hand():
@@ -81,3 +83,30 @@ def test_random_batches_pack_every_row_once():
         assert sorted(s.sequence.index for s in batch.spans) == list(range(len(spans)))
         last = [row for row, (s, p) in enumerate(rows) if p == len(s.tokens) - 1]
         assert batch.sample_rows.tolist() == last
+        _has_every_context(batch)
+
+
+def _has_every_context(batch):
+    """The slots that each row attends to are those of its sequence's tokens up to itself."""
+
+    def slots(sequence, stop):
+        return [sequence.pages[p // 4] * 4 + p % 4 for p in range(stop)]
+
+    for row, span in enumerate(batch.spans[: batch.num_decode]):
+        table = batch.context_slots[row, : int(batch.context_lengths[row])]
+        assert table.tolist() == slots(span.sequence, span.stop)
+    for number, span in enumerate(batch.spans[batch.num_decode :]):
+        segment = batch.segments[number]
+        assert segment.slots.tolist() == slots(span.sequence, span.stop)
+        a, b = batch.query_bounds[number : number + 2].tolist()
+        first = batch.num_decode + a
+        assert (first, batch.num_decode + b) == (segment.row_start, segment.row_stop)
+        assert batch.positions_N[segment.row_start].item() == span.start
+        assert segment.row_stop - segment.row_start == span.stop - span.start
+        c, d = batch.key_bounds[number : number + 2].tolist()
+        assert batch.segment_slots[c:d].tolist() == slots(span.sequence, span.stop)
+    chosen = [s.sequence for s in batch.spans if s.samples]
+    assert list(batch.sampling) == chosen
+    last = np.cumsum([s.stop - s.start for s in batch.spans]) - 1
+    wanted = [int(n) for n, s in zip(last, batch.spans, strict=True) if s.samples]
+    assert batch.sample_rows.tolist() == wanted
