@@ -29,6 +29,14 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
 
+if importlib.util.find_spec("triton"):
+    import torch
+
+    if not torch.cuda.is_available():
+        # Triton's interpreter runs the kernels in plain numpy. Triton reads this once, when it is
+        # first imported, and transformers imports it.
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+
 if importlib.util.find_spec("hypothesis"):  # GPU machines bring pytest alone
     from hypothesis import settings
 
