@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from actors.model.family import ModelFacts
+from actors.model.quantized import SCALE_SUFFIX, block_shape, scales_shape
 from conf.errors import UserError
 
 INDEX = "model.safetensors.index.json"
+FP8_TYPES = {"F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
+SCALE_TYPES = {"F32", "BF16", "F16", "F8_E8M0"}
 _LENGTH = struct.Struct("<Q")
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _EMBEDDING = re.compile(r"(?:^|\.)embed_tokens\.weight$")
@@ -33,9 +36,11 @@ def check_weight_files(model_path: str, facts: ModelFacts) -> None:
         UserError: Names the folder, the file or number at fault, and the way out.
     """
     folder = Path(model_path)
-    shapes: dict[str, list[int]] = {}
+    tensors: dict[str, tuple[str, list[int]]] = {}
     for name in _names(folder):
-        shapes.update(_shapes(folder, name))
+        tensors.update(_tensors(folder, name))
+    _check_scales(folder, tensors, facts)
+    shapes = {name: shape for name, (_, shape) in tensors.items()}
     layers = {int(found[1]) for found in map(_LAYER.search, shapes) if found}
     if layers and max(layers) + 1 < facts.num_layers:
         _misfit(folder, f"{max(layers) + 1} layers", "num_hidden_layers", facts.num_layers)
@@ -43,6 +48,24 @@ def check_weight_files(model_path: str, facts: ModelFacts) -> None:
         if _EMBEDDING.search(name) and shape != [facts.vocab_size, facts.hidden_size]:
             said = f"{facts.vocab_size} and {facts.hidden_size}"
             _misfit(folder, f"{name} of shape {shape}", "vocab_size and hidden_size", said)
+
+
+def _check_scales(
+    folder: Path, tensors: Mapping[str, tuple[str, list[int]]], facts: ModelFacts
+) -> None:
+    """FP8 weights are announced by config.json, and each block of them has its scale."""
+    block = block_shape(facts.config)
+    for name, (dtype, shape) in tensors.items():
+        if dtype not in FP8_TYPES or name.endswith(SCALE_SUFFIX):
+            continue
+        if block is None or dtype != "F8_E4M3":
+            said = f"blocks of {list(block)} in E4M3" if block else "nothing of blocks"
+            _misfit(folder, f"{dtype} weights ({name})", "quantization_config", said)
+        kind, held = tensors.get(name + SCALE_SUFFIX, ("no", []))
+        wanted = scales_shape(shape, block)
+        if held != wanted or kind not in SCALE_TYPES:
+            said = f"{list(block)}: {wanted} scales of floating point"
+            _misfit(folder, f"{kind} scales {held} for {name}", "weight_block_size", said)
 
 
 def _names(folder: Path) -> list[str]:
@@ -65,8 +88,8 @@ def _names(folder: Path) -> list[str]:
     return names
 
 
-def _shapes(folder: Path, name: str) -> Mapping[str, list[int]]:
-    """Shape of each tensor in one file, after its bytes were found to be all there."""
+def _tensors(folder: Path, name: str) -> Mapping[str, tuple[str, list[int]]]:
+    """Type and shape of each tensor in one file, after its bytes were found to be all there."""
     path = folder / Path(name).name
     try:
         size_bytes = path.stat().st_size
@@ -77,7 +100,7 @@ def _shapes(folder: Path, name: str) -> Mapping[str, list[int]]:
             header: dict[str, Any] = json.loads(file.read(length))
         header.pop("__metadata__", None)
         ends = [tensor["data_offsets"][1] for tensor in header.values()]
-        shapes = {tensor: list(facts["shape"]) for tensor, facts in header.items()}
+        tensors = {n: (str(facts["dtype"]), list(facts["shape"])) for n, facts in header.items()}
     except OSError as error:
         _damaged(path, error.strerror or str(error))
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -85,7 +108,7 @@ def _shapes(folder: Path, name: str) -> Mapping[str, list[int]]:
     whole = _LENGTH.size + length + max(ends, default=0)
     if size_bytes != whole:
         _damaged(path, f"{size_bytes} of {whole} bytes are there")
-    return shapes
+    return tensors
 
 
 def _damaged(path: Path, why: str) -> NoReturn:

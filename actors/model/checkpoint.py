@@ -1,4 +1,7 @@
-"""Reads, of each checkpoint tensor, only the part that is asked for; safetensors only."""
+"""Reads, of each checkpoint tensor, only the part that is asked for; safetensors only.
+
+FP8 weights come as the numbers that they stand for (``actors.model.block_scales``).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
+from actors.model.block_scales import FP8, dequantize, scales_part
+from actors.model.quantized import SCALE_SUFFIX
 from actors.model.shard import Slice
 from conf.errors import UserError
 
@@ -17,8 +22,12 @@ from conf.errors import UserError
 class Checkpoint:
     """Slices of safetensors files, opened once and lazily."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(
+        self, folder: Path, stack: ExitStack, block: tuple[int, int] | None = None
+    ) -> None:
         self._folder = folder
+        self._block = block
+        """Rows and columns that share a scale, in a checkpoint with FP8 weights."""
         self._stack = stack
         self._open: dict[str, Any] = {}
         index = folder / "model.safetensors.index.json"
@@ -50,22 +59,51 @@ class Checkpoint:
 
     def copy(self, name: str, part: Slice | None, out: Tensor) -> None:
         """Copy the part of tensor ``name`` into ``out``, converting the dtype."""
-        lazy = self.get(name)
+        lazy, start = self.get(name), (0, 0)
         if part is None:
             got = lazy[:]
         elif part.dim == 0:
-            got = lazy[part.start : part.stop]
+            got, start = lazy[part.start : part.stop], (part.start, 0)
         else:
-            got = lazy[:, part.start : part.stop]
-        self._keep(name, got, out)
+            got, start = lazy[:, part.start : part.stop], (0, part.start)
+        self._keep(name, got, out, start)
 
-    def _keep(self, name: str, got: Tensor, out: Tensor) -> None:
+    def _keep(
+        self,
+        name: str,
+        got: Tensor,
+        out: Tensor,
+        start: tuple[int, int],
+        expert: int | None = None,
+    ) -> None:
         if got.shape != out.shape:
             raise UserError(
                 f"model.path={str(self._folder)!r} has {name!r} with {tuple(got.shape)} values for "
                 f"{tuple(out.shape)}; the checkpoint does not match its config.json."
             )
+        if got.dtype == FP8:
+            got = self._numbers(name, got.to(out.device), start, expert)
         out.copy_(got)
+
+    def _numbers(
+        self, name: str, got: Tensor, start: tuple[int, int], expert: int | None
+    ) -> Tensor:
+        """What FP8 rows and columns from ``start`` on stand for, float32."""
+        if self._block is None:
+            raise UserError(
+                f"model.path={str(self._folder)!r} holds FP8 weights ({name}), of which its "
+                "config.json says nothing; give the config.json that belongs to these weights."
+            )
+        rows, columns = (
+            scales_part(first, length, size)
+            for first, length, size in zip(start, got.shape, self._block, strict=True)
+        )
+        lazy = self.get(name + SCALE_SUFFIX)
+        if expert is None:
+            scales = lazy[rows, columns]
+        else:
+            scales = lazy[expert : expert + 1, rows, columns][0]
+        return dequantize(got, scales.to(got.device), start, self._block)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The whole tensor's shape."""
@@ -87,9 +125,12 @@ class Checkpoint:
         lazy = self.get(name)
         if half >= 0:
             width = lazy.get_shape()[1] // 2
-            start = half * width + rank * (width // world_size)
-            got = lazy[expert : expert + 1, start : start + width // world_size]
+            first = half * width + rank * (width // world_size)
+            got, start = lazy[expert : expert + 1, first : first + width // world_size], (first, 0)
         else:
             width = lazy.get_shape()[2] // world_size
-            got = lazy[expert : expert + 1, :, rank * width : (rank + 1) * width]
-        self._keep(name, got[0], out)
+            got, start = (
+                lazy[expert : expert + 1, :, rank * width : (rank + 1) * width],
+                (0, rank * width),
+            )
+        self._keep(name, got[0], out, start, expert)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.model.quantized import why_unreadable
 from actors.request import EngineSpec
 from conf.errors import UserError
 
@@ -185,12 +186,12 @@ def check_model(spec: EngineSpec) -> ModelFacts:
             f"model.path={spec.model_path!r} has hidden_act={activation!r}, but experts and fused "
             "steps compute 'silu' only; use a checkpoint of the family as published."
         )
-    quant = facts.config.get("quantization_config")
-    if quant and spec.weights == "checkpoint":
-        kind = quant.get("quant_method", "unknown") if isinstance(quant, dict) else "unknown"
+    quantized = why_unreadable(facts.config)
+    if quantized and spec.weights == "checkpoint":
         raise UserError(
-            f"model.path={spec.model_path!r} holds {kind} quantized weights, which are not "
-            "supported yet; give a float32, float16 or bfloat16 checkpoint."
+            f"model.path={spec.model_path!r} holds weights quantized as {quantized}, which are not "
+            "supported; give a float32, float16 or bfloat16 checkpoint, or one in FP8 with a scale "
+            "per block."
         )
     if spec.weights == "checkpoint" and not any(Path(spec.model_path).glob("*.safetensors")):
         raise UserError(

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from actors.model.checkpoint import Checkpoint
 from actors.model.family import RANDOM_STD, ModelFacts, read_model_digest, read_model_facts
+from actors.model.quantized import block_shape
 from actors.model.random_weights import fill_normal_, name_key
 from actors.model.shard import RANK0_ONLY, Slice, find_slice, local_config, vocab_rows
 from actors.request import EngineSpec
@@ -191,7 +192,8 @@ def _fill(
     stack: ExitStack,
 ) -> None:
     random = spec.weights == "random"
-    checkpoint = None if random else Checkpoint(Path(spec.model_path), stack)
+    block = block_shape(facts.config)
+    checkpoint = None if random else Checkpoint(Path(spec.model_path), stack, block)
     for name, local in wanted:
         if RANK0_ONLY.search(name) and rank:
             local.zero_()

@@ -1,0 +1,37 @@
+"""FP8 weights with one scale per block become the numbers that they stand for, slice by slice.
+
+The format in which DeepSeek-V3 and Kimi K2 are published (DeepSeek-V3 Technical Report,
+arXiv:2412.19437, section 3.3): ``NAME.weight`` in float8_e4m3fn, and ``NAME.weight_scale_inv`` with
+one number for each block of ``weight_block_size`` rows and columns, cut at the edges. A weight is
+its stored value times the number of its block.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FP8 = torch.float8_e4m3fn
+
+
+def scales_part(start: int, length: int, block: int) -> slice:
+    """Which scales ``length`` rows (or columns) from ``start`` need."""
+    return slice(start // block, -(-(start + length) // block))
+
+
+def dequantize(
+    stored: Tensor, scales: Tensor, start: tuple[int, int], block: tuple[int, int]
+) -> Tensor:
+    """The weights that a part of a tensor stands for, float32.
+
+    Args:
+        stored: float8 ``[rows, columns]``, a part of the whole tensor.
+        scales: Of the blocks that the part touches, by ``scales_part``.
+        start: Row and column of the whole tensor that the part begins at.
+        block: Rows and columns of a block.
+    """
+    of_row, of_column = (
+        torch.arange(first % size, first % size + length, device=stored.device) // size
+        for first, size, length in zip(start, block, stored.shape, strict=True)
+    )
+    return stored.float().mul_(scales.float()[of_row][:, of_column])
