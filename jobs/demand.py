@@ -6,7 +6,7 @@ result files are about right: they are compressed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from actors.model.family import ModelFacts
@@ -40,6 +40,15 @@ class Demand(NamedTuple):
     """Tokens of the longest sequence, at most."""
     captured_bytes: int
     """That leave the ranks, at most."""
+
+
+class Length(NamedTuple):
+    """The longest text of a task, and the setting that says how long its answer may be."""
+
+    text: str
+    tokens: int
+    new_tokens: int
+    setting: str
 
 
 class Demands:
@@ -84,16 +93,15 @@ class Demands:
 
     def _prompts(self, work: GroupWork) -> list[int]:
         """Prompt lengths of a task's requests."""
-        if isinstance(work, ResponsesWork):
-            texts = prefixes(work.trait, work.polarity)
-            return [self._length(text, chat=False) for text in texts] * work.settings.samples
-        if isinstance(work, AnswersWork):
-            lengths = [self._length(text, chat=True) for text in work.trait.questions]
-            return lengths * (len(work.kinds) * work.settings.samples)
-        if isinstance(work, CompletionWork):
-            lengths = [self._length(item.text, chat=work.chat) for item in work.prompts]
-            return lengths * work.samples
-        raise TypeError(f"{type(work).__name__} says nothing of its prompts")
+        texts, is_chat, copies, _ = _texts(work)
+        return [self._length(text, chat=is_chat) for text in texts] * copies
+
+    def longest(self, work: GroupWork) -> Length:
+        """The task's text with the most tokens."""
+        texts, is_chat, _, setting = _texts(work)
+        text = max(texts, key=lambda one: self._length(one, chat=is_chat), default="")
+        tokens = self._length(text, chat=is_chat)
+        return Length(text, tokens, max_new_tokens(work), setting)
 
     def _length(self, text: str, *, chat: bool) -> int:
         key = (text, chat)
@@ -101,6 +109,30 @@ class Demands:
             encode = self._encoder.chat if chat else self._encoder.raw
             self._known[key] = len(encode(text))
         return self._known[key]
+
+
+class _Texts(NamedTuple):
+    texts: Sequence[str]
+    is_chat: bool
+    copies: int
+    """Requests of each text."""
+    setting: str
+    """Of the length of an answer."""
+
+
+def _texts(work: GroupWork) -> _Texts:
+    """What a task's requests are made of."""
+    if isinstance(work, ResponsesWork):
+        texts = prefixes(work.trait, work.polarity)
+        return _Texts(texts, False, work.settings.samples, "extraction.max_new_tokens")
+    if isinstance(work, AnswersWork):
+        copies = len(work.kinds) * work.settings.samples
+        return _Texts(work.trait.questions, True, copies, "steering.max_new_tokens")
+    if isinstance(work, CompletionWork):
+        job = "capture" if isinstance(work, CaptureWork) else "generate"
+        texts = [item.text for item in work.prompts]
+        return _Texts(texts, work.chat, work.samples, f"{job}.max_new_tokens")
+    raise TypeError(f"{type(work).__name__} says nothing of its prompts")
 
 
 def max_new_tokens(work: GroupWork) -> int:

@@ -77,7 +77,7 @@ def read_model(request: JobRequest) -> Model:
         check_weight_files(spec.model_path, facts)
     check_layers(request, facts.num_layers)
     config = request.config
-    longest = min(facts.max_position, spec.max_sequence_tokens or facts.max_position)
+    longest = most_tokens(facts, spec)
     for name, wanted in (
         ("extraction.max_new_tokens", config.extraction.max_new_tokens),
         ("steering.max_new_tokens", config.steering.max_new_tokens),
@@ -90,6 +90,11 @@ def read_model(request: JobRequest) -> Model:
                 f"{longest} tokens; use fewer."
             )
     return Model(spec=spec, facts=facts, digest=read_model_digest(spec))
+
+
+def most_tokens(facts: ModelFacts, spec: EngineSpec) -> int:
+    """Tokens that one sequence may have, its answer included."""
+    return min(facts.max_position, spec.max_sequence_tokens or facts.max_position)
 
 
 def read_models(request: JobRequest) -> dict[str, Model]:

@@ -22,6 +22,7 @@ from jobs.entry import ExitCode
 from jobs.execution import Batch, Execution, finish, load_encoder
 from jobs.judges import local_model, open_judge
 from jobs.preflight import Model, identity, read_models
+from jobs.readiness import check_open_tasks
 from jobs.report.console import Console
 from jobs.stores import open_run
 from jobs.work import EXTRACTED, MAIN
@@ -124,5 +125,6 @@ def _run(batch: Batch, console: Console) -> int:
             )
             finish(batch, run, console, is_changed=False)
             return ExitCode.DONE
+        check_open_tasks(batch, done)
         point_records.write(run, batch.points)
         return Execution(batch, run, console).execute(done)

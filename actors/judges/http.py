@@ -77,6 +77,22 @@ def post_json(url: str, payload: object, *, key: str, timeout_s: float) -> Answe
         return Answer(200, None, "the answer is not JSON", 0.0)
 
 
+def why_silent(url: str, *, timeout_s: float) -> str | None:
+    """Why nobody answers there; None when somebody does, were it with a refusal."""
+    request = urllib.request.Request(url, headers={"User-Agent": "traitmill"})
+    try:
+        _opener.open(request, timeout=timeout_s).close()
+    except http.client.InvalidURL:  # its text would repeat a password in the address
+        return "not an address that can be called"
+    except (urllib.error.HTTPError, http.client.HTTPException):
+        return None
+    except TimeoutError:
+        return f"no answer within {timeout_s:g} s"
+    except OSError as error:
+        return str(error.reason if isinstance(error, urllib.error.URLError) else error)
+    return None
+
+
 def redact(text: str, key: str) -> str:
     """The text without the key."""
     return text.replace(key, "[redacted]") if key else text
