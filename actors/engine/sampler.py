@@ -104,6 +104,8 @@ def _penalise(logits_BV: Tensor, sequences: tuple[Sequence, ...], start: int, st
         if penalty == 1.0:
             continue
         here = sorted({t - start for t in sequence.tokens if start <= t < stop})
+        if not here:
+            continue
         columns = stage(np.array(here, np.int64), logits_BV.device)
         values = logits_BV[row, columns]
         logits_BV[row, columns] = torch.where(values > 0, values / penalty, values * penalty)

@@ -79,10 +79,10 @@ def post_json(url: str, payload: object, *, key: str, timeout_s: float) -> Answe
 
 def why_silent(url: str, *, timeout_s: float) -> str | None:
     """Why nobody answers there; None when somebody does, were it with a refusal."""
-    request = urllib.request.Request(url, headers={"User-Agent": "traitmill"})
     try:
+        request = urllib.request.Request(url, headers={"User-Agent": "traitmill"})
         _opener.open(request, timeout=timeout_s).close()
-    except http.client.InvalidURL:  # its text would repeat a password in the address
+    except (http.client.InvalidURL, ValueError):  # their text may repeat a password in the address
         return "not an address that can be called"
     except (urllib.error.HTTPError, http.client.HTTPException):
         return None

@@ -127,7 +127,7 @@ def test_an_address_where_nobody_listens_is_named():
     assert str(caught.value).endswith("start the judge, or give its address.")
 
 
-@pytest.mark.parametrize("place", ["127.0.0.1:9", "127.0.0.1"])
+@pytest.mark.parametrize("place", ["127.0.0.1:9", "127.0.0.1", "[nowhere", "a..b"])
 def test_a_password_in_an_address_is_not_repeated(place):
     with pytest.raises(UserError, match="does not answer") as caught:
         check_judge_answers(judge(f"http://me:pa55word@{place}/v1"))
