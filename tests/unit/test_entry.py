@@ -126,7 +126,7 @@ def test_an_interrupt_is_code_130_and_says_what_is_safe(
             ["prompts=[everyday,pressure]"],
             "prompts=[everyday,pressure]: one choice is meant; write",
         ),
-        (["model=[]"], "model=[]: one choice is meant; write model=deepseek_v3_2."),
+        (["model=[]"], "model=[]: one choice is meant; write model=deepseek_v3."),
         (["--resolve"], "jobs.steer: The --resolve flag can only be used in conjunction with"),
         (["--shell-completion"], "jobs.steer: Expecting one subcommand from"),
         (["prompts.prompts=[{id: a}]"], "prompts.prompts[0].text has no value; give it one."),
