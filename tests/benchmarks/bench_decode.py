@@ -28,7 +28,7 @@ from actors.engine.fast_state import Features
 from actors.request import EngineSpec
 from tests.benchmarks.shapes import write_shape
 from tests.benchmarks.stock import build_stock, continuous_s, generate_ms
-from tests.benchmarks.whole_bundles import measure_whole
+from tests.benchmarks.whole_bundles import measure_waves, measure_whole
 
 CONTEXT = 64
 
@@ -189,10 +189,10 @@ def measure(args: argparse.Namespace, engine: Engine, say: Callable[[str], None]
         )
     found = {"rows": rows, "extra": {}, "copy_bytes_per_s": bandwidth}
     save(args, found)  # a run that is cut short keeps what it has
-    if args.whole:
-        found["extra"] = measure_whole(engine, say)
-        save(args, found)
     extra = found["extra"]
+    for is_asked, measured in ((args.whole, measure_whole), (args.waves, measure_waves)):
+        if is_asked:
+            measured(engine, say, extra, lambda: save(args, found))
     if args.stock:
         compare_stock(args.stock, Path(engine.spec.model_path), engine.device, rows, extra, say)
     for batch in args.kernels:  # last: a profiler once used slows later launches
@@ -235,7 +235,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mistral_7b")
     parser.add_argument("--layers", type=int, default=None)
-    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--whole", action="store_true", help="256 requests, and a prefill")
+    parser.add_argument("--waves", action="store_true", help="1,024 requests of many lengths")
     sizes: Callable[[str], list[int]] = lambda s: [int(b) for b in s.split(",")]  # noqa: E731
     parser.add_argument("--batches", type=sizes, default=[1, 32])
     parser.add_argument("--kernels", type=sizes, default=[], help="batch sizes to break down")

@@ -78,21 +78,30 @@ def waves(engine: Engine, mode: str, count: int = 1024, prompt: int = 64) -> Bun
     return Bundle(id=f"waves-{count}", requests=tuple(made), vectors=like.vectors)
 
 
-def measure_waves(engine: Engine, say: Callable[[str], None]) -> dict[str, Any]:
-    """Seconds and rates of bundles four times a batch, whose rows end one by one."""
-    found: dict[str, Any] = {}
+def measure_waves(
+    engine: Engine, say: Callable[[str], None], found: dict[str, Any], keep: Callable[[], None]
+) -> None:
+    """Put into ``found`` seconds and rates of bundles of four batches, whose rows end one by one.
+
+    Args:
+        engine: This rank's.
+        say: Prints a line, on one rank.
+        found: By workload and mode.
+        keep: Called after each, so that a run that is cut short keeps what it has.
+    """
     for mode in ("bare", "steered", "steered_pooled"):
         bundle = waves(engine, mode)
         new = sum(r.sampling.max_new_tokens for r in bundle.requests)
         seconds = whole_s(engine, bundle, warm=1, repeat=2)
         found[f"1024x64+16..112_{mode}"] = {"s": seconds, "new_tokens_per_s": new / seconds}
         say(f"waves {mode}: {seconds:.3f} s, {new / seconds:.0f} new tok/s at most")
-    return found
+        keep()
 
 
-def measure_whole(engine: Engine, say: Callable[[str], None]) -> dict[str, Any]:
-    """Seconds and rates of both workloads in all modes."""
-    extra: dict[str, Any] = {}
+def measure_whole(
+    engine: Engine, say: Callable[[str], None], extra: dict[str, Any], keep: Callable[[], None]
+) -> None:
+    """Put into ``extra`` seconds and rates of both workloads in all modes, as ``measure_waves``."""
     row_bytes = engine.info.num_layers * engine.info.hidden_size * 2
     for what, count, prompt, new in (("256x64+64", 256, 64, 64), ("prefill_64x512", 64, 512, 0)):
         tokens = count * (prompt + new)
@@ -111,4 +120,4 @@ def measure_whole(engine: Engine, say: Callable[[str], None]) -> dict[str, Any]:
                 found["rows_bytes_per_s"] = tokens * row_bytes / seconds
                 text += f"rows to the host {tokens * row_bytes / seconds / 1e9:.2f} GB/s, "
             say(text + f"{seconds / base:.3f} of bare")
-    return extra | measure_waves(engine, say)
+            keep()
