@@ -18,6 +18,7 @@ from jobs.estimate import (
     judge_seconds,
 )
 from jobs.execution import Batch, load_encoder
+from jobs.readiness import check_texts
 from jobs.report.console import Console, duration
 from jobs.runner import make_batches
 from storage.layout import COMMITS
@@ -66,6 +67,7 @@ def device_bytes(request: JobRequest) -> int | None:
 
 def _show(batch: Batch, console: Console) -> bool:
     first, plan, spec = batch.points[0], batch.plan, batch.model.spec
+    check_texts(batch, committed(batch))
     found = predict(batch)
     done = len(plan.works) - sum(found.todo.values())
     console.note(

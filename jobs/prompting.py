@@ -7,6 +7,7 @@ go through the model's chat template, when it has one.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
@@ -65,6 +66,8 @@ class Encoder:
                 f"model.path={str(model_path)!r} has no readable tokenizer "
                 f"({str(error).splitlines()[0]}); add tokenizer.json and tokenizer_config.json."
             ) from error
+        # Lengths are checked here with a sentence of ours; transformers would warn beside it.
+        tokenizer.model_max_length = sys.maxsize
         return cls(cast("Tokenizer", tokenizer))
 
     def raw(self, text: str) -> tuple[int, ...]:

@@ -29,10 +29,21 @@ def check_open_tasks(batch: Batch, done: Collection[str]) -> None:
     Raises:
         UserError: Names the text or the judge's address, and the way out.
     """
+    check_texts(batch, done)
+    works = (work for task, work in batch.plan.works.items() if task not in done)
+    if any(judged_texts(work, batch.plan) for work in works):
+        check_judge_answers(judge_spec(batch.points[0].config.judge))
+
+
+def check_texts(batch: Batch, done: Collection[str]) -> None:
+    """Refuse a text that no rank could take; the tokenizer is kept with the batch.
+
+    Raises:
+        UserError: Names the first such text.
+    """
     works = [work for task, work in batch.plan.works.items() if task not in done]
-    asking = [work for work in works if isinstance(work, GroupWork)]
     for role, model in batch.models.items():
-        mine = [work for work in asking if work.role == role]
+        mine = [work for work in works if isinstance(work, GroupWork) and work.role == role]
         known = batch.encoder if role == MAIN else None
         if mine:
             request = batch.request(role)
@@ -41,8 +52,6 @@ def check_open_tasks(batch: Batch, done: Collection[str]) -> None:
             check_lengths(mine, demands, model, request.model_name)
             if role == MAIN:
                 batch.encoder = encoder
-    if any(judged_texts(work, batch.plan) for work in works):
-        check_judge_answers(judge_spec(batch.points[0].config.judge))
 
 
 def check_lengths(

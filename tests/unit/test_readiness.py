@@ -12,6 +12,7 @@ from actors.judges import http
 from actors.judges.spec import JudgeSpec
 from conf.errors import UserError
 from jobs import readiness, runner
+from jobs.dry_run import show_plan
 from jobs.entry import compose
 from jobs.readiness import check_judge_answers, check_open_tasks
 from jobs.report.console import Console
@@ -78,6 +79,12 @@ def test_every_job_names_its_own_setting(job, setting, tmp_path):
     given = [f"{setting}.max_new_tokens={most}", "extraction.vetting=false"]
     made = batch(job, *given, tmp_path=tmp_path)
     assert refusal(made).endswith(f"or lower {setting}.max_new_tokens.")
+
+
+def test_a_dry_run_refuses_it_too(tmp_path):
+    given = [f"generate.prompt='{LONG}'", f"run_dir={tmp_path}/run"]
+    with pytest.raises(UserError, match="the text that begins 'a walk"):
+        show_plan(compose("generate", given, Console()), Console())
 
 
 class Refusing(BaseHTTPRequestHandler):
