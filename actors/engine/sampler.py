@@ -200,9 +200,11 @@ def sample(
     log_z = _log_normalizer(scaled, collectives) if wants or cut else None
     scores = scaled
     if free:
-        rows = stage(np.array(free), device)
         noise = gumbel_noise(*_draw_keys(sequences, free, device), ids_V)
-        scores = scaled + noise if len(free) == len(sequences) else _add_rows(scaled, rows, noise)
+        if len(free) == len(sequences):
+            scores = scaled + noise
+        else:
+            scores = _add_rows(scaled, stage(np.array(free), device), noise)
     chosen = _best(scores, ids_V[None].expand_as(scores), collectives)
     if cut and log_z is not None:
         rows = stage(np.array(cut), device)

@@ -76,4 +76,5 @@ def test_sampling_waits_for_nothing(asks: dict[str, object]) -> None:
 @pytest.mark.usefixtures("raising")
 def test_a_batch_waits_for_nothing() -> None:
     decode, prompt = sequence(0, "greedy"), sequence(1, "drawn")
-    build_batch([Span(decode, 4, 5), Span(prompt, 0, 5)], 16, torch.device("cuda"))
+    batch = build_batch([Span(decode, 4, 5), Span(prompt, 0, 5)], 16, torch.device("cuda"))
+    assert batch.num_rows == 6
