@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -62,6 +63,16 @@ def test_the_last_token_that_fits_is_let_in(tmp_path):
             check_open_tasks(made, set())
         else:
             assert f"and {new} new ones make more than" in refusal(made)
+
+
+def test_one_long_text_among_short_ones_is_found(tmp_path):
+    made = batch("generate", "generate.prompt=hello", tmp_path=tmp_path)
+    check_open_tasks(made, set())
+    (task,) = made.plan.works
+    work = made.plan.works[task]
+    texts = (replace(work.prompts[0], id=f"{i}", text=t) for i, t in enumerate(["hi", LONG, "yes"]))
+    made.plan.works[task] = replace(work, prompts=tuple(texts))
+    assert "the text that begins 'a walk in the park" in refusal(made)
 
 
 def test_a_shorter_limit_of_the_cluster_counts(tmp_path):
