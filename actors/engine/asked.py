@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Sequence
 
-import numpy as np
-
 from actors.engine.bank import Bank
+from actors.engine.pages import packed
 from actors.engine.scheduler import Span
 from actors.request import Request
 
@@ -15,16 +14,17 @@ from actors.request import Request
 def asked(requests: Sequence[Request], bank: Bank) -> bytes:
     """What decides tokens and rows, as a digest that equal bundles have on every rank."""
     found = hashlib.sha256(repr(sorted(bank.marks.items())).encode())
-    texts: dict[Hashable, str] = {}  # most requests of a bundle share these
+    numbers: dict[Hashable, int] = {}  # most requests of a bundle share these
     for r in requests:
         shared = (r.sampling, r.capture, r.num_top_logprobs, r.logprob_token_ids)
-        text = texts.get(shared)
-        if text is None:
-            text = texts[shared] = repr(shared)
+        number = numbers.get(shared)
+        if number is None:
+            number = numbers[shared] = len(numbers)
+            found.update(repr(shared).encode())
         steering = [(s.layer, s.site, s.operator, s.vector, s.coefficient, s.positions)
                     for s in r.steering]  # fmt: skip
-        mine = (r.id, r.prompt_length, len(r.token_ids), steering, text)
-        found.update(repr(mine).encode() + np.asarray(r.token_ids, np.int64).tobytes())
+        mine = (r.id, r.prompt_length, len(r.token_ids), steering, number)
+        found.update(repr(mine).encode() + packed(r.token_ids))
     return found.digest()
 
 

@@ -9,16 +9,36 @@ and the same steering of those positions.
 from __future__ import annotations
 
 import hashlib
-from array import array
+import struct
 from collections.abc import Sequence as SequenceOf
 
 PrefixKey = bytes
 
 
-def prefix_key(previous: PrefixKey, tokens: SequenceOf[int], steering: bytes) -> PrefixKey:
-    """Key of a full page: hash of the page before, its tokens and the steering that reaches it."""
-    text = array("q", tokens).tobytes()
-    return hashlib.blake2b(previous + b"/" + text + b"/" + steering, digest_size=16).digest()
+def packed(tokens: SequenceOf[int]) -> bytes:
+    """Token ids as int64 one after the other; numpy and array take several times as long."""
+    return struct.pack(f"{len(tokens)}q", *tokens)
+
+
+def prefix_keys(
+    tokens: SequenceOf[int], page_size: int, steering: bytes = b"", steering_starts: int = 0
+) -> list[PrefixKey]:
+    """Keys of a prompt's full pages: each tells all tokens up to its page's end.
+
+    From the page that ``steering_starts`` lies on, keys tell what steering does too.
+    """
+    text, width = packed(tokens), 8 * page_size
+    first_steered = steering_starts // page_size if steering else len(tokens)
+    found: list[PrefixKey] = []
+    so_far = hashlib.blake2b(digest_size=16)
+    for page in range(len(tokens) // page_size):
+        if page == first_steered:
+            # Begun anew from two digests of one length, so that no tokens read like steering.
+            before = so_far.digest() + hashlib.blake2b(steering, digest_size=16).digest()
+            so_far = hashlib.blake2b(before, digest_size=16, person=b"steered")
+        so_far.update(text[page * width : (page + 1) * width])
+        found.append(so_far.digest())
+    return found
 
 
 class PageTable:
@@ -27,7 +47,10 @@ class PageTable:
     def __init__(self, num_pages: int, page_size: int) -> None:
         self.num_pages = num_pages
         self.page_size = page_size
-        self._free = list(range(num_pages - 1, 0, -1))
+        self._first_unused = 1
+        """Pages from here on were never owned: a table of a million pages costs nothing to make."""
+        self._free: list[int] = []
+        """Pages that were given back; the newest is the next to be handed out."""
         self._references: dict[int, int] = {}
         self._page_of: dict[PrefixKey, int] = {}
         self._key_of: dict[int, PrefixKey] = {}
@@ -35,7 +58,7 @@ class PageTable:
     @property
     def num_free(self) -> int:
         """Pages that nobody owns."""
-        return len(self._free)
+        return len(self._free) + self.num_pages - self._first_unused
 
     @property
     def capacity(self) -> int:
@@ -46,13 +69,20 @@ class PageTable:
         """Pages that hold ``num_tokens`` tokens."""
         return -(-num_tokens // self.page_size)
 
-    def allocate(self) -> int | None:
-        """A free page with one owner, or None when there is none."""
-        if not self._free:
-            return None
-        page = self._free.pop()
-        self._references[page] = 1
-        return page
+    def allocate(self, count: int) -> list[int]:
+        """Free pages with one owner each; fewer than ``count`` when there are no more."""
+        pages: list[int] = []
+        for _ in range(count):
+            if self._free:
+                page = self._free.pop()
+            elif self._first_unused < self.num_pages:
+                page = self._first_unused
+                self._first_unused += 1
+            else:
+                break
+            self._references[page] = 1
+            pages.append(page)
+        return pages
 
     def share(self, key: PrefixKey) -> int | None:
         """The page published under ``key`` with one more owner, or None."""
@@ -61,11 +91,13 @@ class PageTable:
             self._references[page] += 1
         return page
 
-    def publish(self, page: int, key: PrefixKey) -> None:
-        """Let others share an owned page; the first page under a key stays the shared one."""
-        if key not in self._page_of:
-            self._page_of[key] = page
-            self._key_of[page] = key
+    def publish(self, pages: SequenceOf[int], keys: SequenceOf[PrefixKey]) -> None:
+        """Let others share owned pages; the first page under a key stays the shared one."""
+        page_of, key_of = self._page_of, self._key_of
+        for page, key in zip(pages, keys, strict=True):
+            if key not in page_of:
+                page_of[key] = page
+                key_of[page] = key
 
     def release(self, pages: SequenceOf[int]) -> None:
         """Give up one ownership of each page; unowned pages become free.
@@ -73,15 +105,15 @@ class PageTable:
         Raises:
             ValueError: A page is not owned: it would be freed twice.
         """
+        references, key_of, free = self._references, self._key_of, self._free
         for page in pages:
-            count = self._references.get(page, 0)
+            count = references.pop(page, 0)
             if count == 0:
                 raise ValueError(f"page {page} is released but nobody owns it")
             if count > 1:
-                self._references[page] = count - 1
+                references[page] = count - 1
                 continue
-            del self._references[page]
-            key = self._key_of.pop(page, None)
+            key = key_of.pop(page, None)
             if key is not None:
                 del self._page_of[key]
-            self._free.append(page)
+            free.append(page)

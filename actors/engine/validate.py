@@ -64,7 +64,7 @@ def check_bundle(bundle: Bundle, limits: Limits) -> dict[str, RequestError]:
                 _check_sampling(request, limits)
                 passed.add(asked)
             for entry in request.steering:
-                _check_steering(request, entry, bundle, limits)
+                _check_steering(request, entry, bundle, limits, passed)
             for capture in request.capture:
                 if capture not in passed:
                     _check_capture(capture, bundle, limits)
@@ -157,7 +157,9 @@ def _check_vector(key: str, bundle: Bundle, limits: Limits) -> None:
         raise _Refused(f"vector={key!r} holds values that are not finite")
 
 
-def _check_steering(request: Request, entry: Steering, bundle: Bundle, limits: Limits) -> None:
+def _check_steering(
+    request: Request, entry: Steering, bundle: Bundle, limits: Limits, passed: set[Hashable]
+) -> None:
     _check_layer(entry.layer, limits)
     if entry.site not in STEERING_SITES:
         raise _Refused(f"site={entry.site!r} cannot be steered; use {', '.join(STEERING_SITES)}")
@@ -165,7 +167,9 @@ def _check_steering(request: Request, entry: Steering, bundle: Bundle, limits: L
         raise _Refused(f"operator={entry.operator!r} is not one of {', '.join(OPERATORS)}")
     if not math.isfinite(entry.coefficient):
         raise _Refused(f"coefficient={entry.coefficient} is not finite")
-    _check_vector(entry.vector, bundle, limits)
+    if entry.vector not in passed:
+        _check_vector(entry.vector, bundle, limits)
+        passed.add(entry.vector)
     total = len(request.token_ids) + request.sampling.max_new_tokens
     parse_steering(entry.positions, request.prompt_length, total)
 

@@ -25,7 +25,7 @@ class Queue(Generic[Item]):
         self._later = chain(self._later, items)
 
     def __bool__(self) -> bool:
-        return self.has(1)
+        return bool(self._head) or self.has(1)
 
     def has(self, number: int) -> bool:
         """True when so many wait; it makes so many."""
@@ -59,7 +59,8 @@ class Queue(Generic[Item]):
         Raises:
             IndexError: Nothing waits.
         """
-        self.first()
+        if not self:
+            raise IndexError("nothing waits")
         return self._head.popleft()
 
     def push(self, item: Item) -> None:

@@ -60,6 +60,7 @@ STEERING = Steering(layer=1, vector="v", coefficient=0.5)
         lambda: with_request(token_ids=(5, 6)),
         lambda: with_request(num_prompt_tokens=2),
         lambda: with_request(sampling=Sampling(seed=9)),
+        lambda: with_request(sampling=bundle().requests[0].sampling),
         lambda: with_request(sampling=Sampling(seed=1, temperature=0.5)),
         lambda: with_request(steering=()),
         lambda: with_request(steering=(replace(STEERING, layer=0),)),

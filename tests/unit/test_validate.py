@@ -196,3 +196,12 @@ def test_refused_requests_get_an_error_result_and_the_others_their_answers():
         assert (result.finish_reason, result.error.type) == ("error", kind)
         assert said[result.id] in result.error.message
         assert result.completion_ids == result.captures == result.receipts == ()
+
+
+def test_a_vector_that_was_refused_is_refused_again_and_one_that_passed_passes():
+    vectors = ("good", "broken", "good", "broken", "absent", "absent")
+    asked = [ask(str(i), (5, 6), 2, **_steer(vector=v)) for i, v in enumerate(vectors)]
+    errors = check_bundle(Bundle(id="b", requests=tuple(asked), vectors=VECTORS), LIMITS)
+    assert sorted(errors) == ["1", "3", "4", "5"]
+    assert "'broken' holds values that are not finite" in errors["3"].message
+    assert "'absent' is not among" in errors["5"].message
