@@ -219,7 +219,7 @@ class Burst:
             wanted = reading.selector.readable(fresh, stop, length)
             if not wanted or not (is_pooled(reading) or is_kept(reading)):
                 continue
-            reading.positions.extend(wanted)
+            reading.book(wanted)
             if is_kept(reading):
                 steps = range(wanted.start - start, wanted.stop - start)
                 result.kept.note(reading, row, steps)

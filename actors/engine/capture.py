@@ -9,11 +9,8 @@ that depend on the final length keep their rows until the sequence ends.
 from __future__ import annotations
 
 from collections.abc import Sequence as Sequence_
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.engine.bank import Bank
@@ -155,9 +152,7 @@ class Capturer:
 
     def begin(self, batch: Batch) -> None:
         """Find the rows that each group reads in this forward."""
-        collected: dict[
-            Group | None, tuple[list[tuple[Reading, int, int]], list[NDArray[Any]]]
-        ] = {}
+        collected: dict[Group | None, tuple[list[tuple[Reading, int, int]], list[int]]] = {}
         first_row = 0
         for span in batch.spans:
             sequence = span.sequence
@@ -167,12 +162,11 @@ class Capturer:
                 wanted = reading.selector.readable(fresh, span.stop, length)
                 if not wanted:
                     continue
-                readings, rows = collected.setdefault(reading.group, ([], []))
+                readings, first_rows = collected.setdefault(reading.group, ([], []))
                 first = readings[-1][2] if readings else 0
                 readings.append((reading, first, first + len(wanted)))
-                base = first_row - span.start
-                rows.append(np.arange(base + wanted.start, base + wanted.stop))
-                reading.positions.extend(wanted)
+                first_rows.append(first_row - span.start + wanted.start)
+                reading.book(wanted)
             first_row += span.stop - span.start
         for group in self._groups.values():
             found = collected.get(group)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,12 +37,15 @@ class Step:
 
 
 def to_step(
-    readings: list[tuple[Reading, int, int]], rows: list[NDArray[Any]], device: torch.device
+    readings: list[tuple[Reading, int, int]], first_rows: list[int], device: torch.device
 ) -> Step:
-    """The step of one group: its readings' runs, and the rows of the forward they read."""
+    """The step of one group: its readings' runs, and the rows of the forward where each begins."""
     bounds = np.asarray([0, *(last for _, _, last in readings)], dtype=np.int32)
-    owner = np.repeat(np.arange(len(readings)), np.diff(bounds))
-    rows_there, owner_there = stage_parts((np.concatenate(rows), owner), device)
+    lengths = np.diff(bounds)
+    owner = np.repeat(np.arange(len(readings)), lengths)
+    offsets = np.asarray(first_rows, np.int64) - bounds[:-1]
+    rows = np.repeat(offsets, lengths) + np.arange(bounds[-1])
+    rows_there, owner_there = stage_parts((rows, owner), device)
     return Step(readings, rows_there, owner_there, bounds)
 
 

@@ -118,11 +118,13 @@ class Selector:
             is_open = self.is_open
             low = first if is_open else first + (self.start or 0)
             high = stop if is_open or self.stop is None else first + self.stop
-        return range(max(start, low), max(start, low, min(stop, high)))
+        low = low if low > start else start
+        high = high if high < stop else stop
+        return range(low, high if high > low else low)
 
     def may_read(self, position: int, prompt_length: int) -> bool:
         """True when the position is, or may turn out to be, selected."""
-        return len(self.readable(position, position + 1, prompt_length)) == 1
+        return bool(self.readable(position, position + 1, prompt_length))
 
 
 @lru_cache(maxsize=4096)

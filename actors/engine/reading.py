@@ -46,7 +46,8 @@ class Reading:
     """True: reduced as rows come. False: rows are kept until the sequence ends."""
     group: Group | None = None
     """The readings that it is read with."""
-    positions: list[int] = field(default_factory=list)
+    positions: range = range(0)
+    """Those that were read; a selector is an interval, and every row of it is read in turn."""
     held: tuple[int, ...] | None = None
     """Layers whose rows this rank keeps; None: all."""
     pieces: dict[str, list[Piece]] = field(default_factory=dict)
@@ -67,6 +68,12 @@ class Reading:
     """Runs of flags: whether rows were finite at the last layer."""
     num_non_finite: int = 0
 
+    def book(self, wanted: range) -> None:
+        """Note that positions behind those so far are read."""
+        first = self.positions.start if self.positions else wanted.start
+        assert not self.positions or self.positions.stop == wanted.start
+        self.positions = range(first, wanted.stop)
+
 
 def has_come(reading: Reading) -> bool:
     """True when ``finish`` would wait for no copy."""
@@ -86,7 +93,11 @@ def is_known_good(reading: Reading) -> bool:
         reading.num_non_finite += int((~landing.host[first:last]).sum())
     for landing, _ in reading.landed.values():
         landing.wait()
-    sums = [bool(la.good[i]) for la, i in reading.landed.values() if la.good is not None]
+    sums = [
+        la.is_all_good or bool(la.good[i])
+        for la, i in reading.landed.values()
+        if la.good is not None
+    ]
     pieces = [piece.is_good() for found in reading.pieces.values() for piece in found]
     looked = len(reading.landed) == len(reading.total)
     return bool(sums or pieces) and looked and all(sums) and all(pieces)
@@ -103,10 +114,11 @@ def finish(reading: Reading, sequence: Sequence) -> CaptureResult:
     """Reduce what was kept; a mean of no rows is NaN, for it has no value."""
     capture, values, dtype = reading.capture, {}, "float32"
     if reading.streams:
-        positions = np.asarray(reading.positions, dtype=np.int32)
+        booked = reading.positions
+        positions = np.arange(booked.start, booked.stop, dtype=np.int32)
         for site, total in reading.total.items():
             if site in reading.landed and capture.reduction == "mean":
-                values[site] = total[:, 0].numpy()  # divided on the device
+                values[site] = total.numpy()[:, 0]  # divided on the device
             else:
                 values[site] = _reduced(total, len(positions), capture)
     else:

@@ -78,8 +78,8 @@ def land_sums(found: Sequence[tuple[Reading, str]], *, is_mean: bool) -> None:
         counts = np.array([len(r.positions) or np.nan for r, _ in found], np.float32)
         whole /= stage(counts, whole.device)[:, None, None, None]
     landing = land(whole, good)
-    for number, (reading, site) in enumerate(found):
-        reading.total[site] = landing.host[number]
+    for number, ((reading, site), total) in enumerate(zip(found, landing.host, strict=True)):
+        reading.total[site] = total
         reading.landed[site] = (landing, number)
         del reading.sums[site]
 

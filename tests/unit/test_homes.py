@@ -86,7 +86,7 @@ def test_a_reading_at_home_and_one_on_foot_tell_the_same() -> None:
             count = draw.randint(1, min(4, 9 - position))
             block = torch.randn(2, count + 1, 4, generator=generator)
             for reading in (at_home, on_foot):
-                reading.positions.extend(range(position, position + count))
+                reading.book(range(position, position + count))
             keep_rows(block, "resid_post", [(at_home, 1, count + 1)], shelf=shelf)
             keep_rows(block, "resid_post", [(on_foot, 1, count + 1)])
             position += count
@@ -100,7 +100,7 @@ def test_a_reading_at_home_and_one_on_foot_tell_the_same() -> None:
 
 def test_a_sequence_that_ends_early_leaves_the_rest_of_its_home() -> None:
     reading = _kept(at_most=range(2, 9))
-    reading.positions = [2, 3]
+    reading.book(range(2, 4))
     keep_rows(torch.ones(2, 2, 4), "resid_post", [(reading, 0, 2)], shelf=_shelf())
     result = finish(reading, Sequence(ask(0, range(4), 5), 0, list(range(4))))
     assert reading.homes["resid_post"].host.shape == (2, 7, 4)
@@ -109,7 +109,7 @@ def test_a_sequence_that_ends_early_leaves_the_rest_of_its_home() -> None:
 
 def test_a_reading_that_began_on_foot_stays_on_foot() -> None:
     reading, block = _kept(), torch.ones(2, 2, 4)
-    reading.positions = [0, 1]
+    reading.book(range(2))
     keep_rows(block, "resid_post", [(reading, 0, 2)], shelf=_shelf(limit=0))
     assert find_home(reading, "resid_post", block, _shelf()) is None
     assert len(reading.pieces["resid_post"]) == 1

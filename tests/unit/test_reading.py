@@ -52,7 +52,7 @@ def _kept(tokens: str, reduction: str, dtype=torch.float32):
     """Rows 0 to 5 of two layers, in two chunks; row p of layer l is 10 l + p."""
     reading = make_reading(Capture(layers=(0, 1), tokens=tokens, reduction=reduction))
     rows = torch.tensor([[[10.0 * layer + p] * 2 for p in range(6)] for layer in range(2)])
-    reading.positions = list(range(6))
+    reading.book(range(6))
     whole = Landing(rows.to(dtype), None)
     reading.pieces["resid_post"] = [
         Piece(whole, None, None, 0, 4),
@@ -89,11 +89,11 @@ def test_rows_that_may_have_counted_but_did_not_are_dropped():
 
 def test_streamed_sums_are_divided_by_the_rows_that_were_read():
     reading = make_reading(Capture(layers=(0, 1), tokens="all[:4]", reduction="mean"))
-    reading.positions = [0, 1, 2, 3]
+    reading.book(range(4))
     reading.total["resid_post"] = torch.tensor([[[8.0, 4.0]], [[2.0, 0.0]]])
     assert finish(reading, _sequence(6)).values["resid_post"].tolist() == [[2.0, 1.0], [0.5, 0.0]]
     reading = make_reading(Capture(layers=(0,), tokens="all[:4]", reduction="sum"))
-    reading.positions = [0, 1]
+    reading.book(range(2))
     reading.total["resid_post"] = torch.tensor([[[3.0], [5.0]]])
     assert finish(reading, _sequence(6)).values["resid_post"].tolist() == [[[3.0], [5.0]]]
 
@@ -107,7 +107,7 @@ def test_bits_of_bfloat16_come_back_as_the_numbers_they_were():
 
 def test_expert_ids_are_int32_and_never_count_as_broken():
     reading = make_reading(Capture(layers=(1,), sites=("router",), tokens="all"))
-    reading.positions = [0, 1]
+    reading.book(range(2))
     chosen = Landing(torch.tensor([[[4, 0], [1, 5]]]), None)
     reading.pieces["router_experts"] = [Piece(chosen, None, None, 0, 2)]
     (values,) = finish(reading, _sequence(3)).values.values()
@@ -127,3 +127,13 @@ def test_expert_ids_are_int32_and_never_count_as_broken():
 )
 def test_values_that_are_not_finite_are_counted_in_both_encodings(array, dtype, count):
     assert count_non_finite(array, dtype) == count
+
+
+def test_rows_are_read_in_turn_and_none_is_left_out():
+    reading = make_reading(Capture(layers=(0,), tokens="all"))
+    for wanted in (range(2, 5), range(5, 6), range(6, 9)):
+        reading.book(wanted)
+    assert reading.positions == range(2, 9)
+    for elsewhere in (range(10, 11), range(8, 9)):
+        with pytest.raises(AssertionError):
+            reading.book(elsewhere)

@@ -90,7 +90,7 @@ def test_no_slots_change_nothing() -> None:
 def test_means_are_divided_by_their_own_rows_and_a_mean_of_none_is_no_number() -> None:
     readings = [_reading(), _reading(), _reading()]
     for count, reading in zip((4, 1, 0), readings, strict=True):
-        reading.positions = list(range(count))
+        reading.book(range(count))
     add_sums(readings, "resid_post", torch.full((LAYERS, 3, 1, WIDTH), 8.0))
     land_sums([(r, "resid_post") for r in readings], is_mean=True)
     found = [r.total["resid_post"].unique().tolist() for r in readings[:2]]
