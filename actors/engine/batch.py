@@ -75,13 +75,20 @@ def run_slots(
     return positions, here * page_size + positions % page_size
 
 
+def page_rows(sequences: SequenceOf[Sequence], *, spare: int = 0) -> NDArray[np.int64]:
+    """``[sequences, most pages + spare]``: each one's pages, and page 0 behind them."""
+    counts = np.array([len(s.pages) for s in sequences])
+    rows = np.zeros((len(sequences), counts.max() + spare), np.int64)
+    pages = np.fromiter(chain.from_iterable(s.pages for s in sequences), np.int64)
+    rows[np.arange(rows.shape[1]) < counts[:, None]] = pages
+    return rows
+
+
 def _decode_slots(
     decode: list[Span], stops: NDArray[np.int64], page_size: int
 ) -> NDArray[np.int64]:
     """Context slots of rows that are one new token each, all as wide as the longest context."""
-    pages = np.zeros((len(decode), max(len(s.sequence.pages) for s in decode)), dtype=np.int64)
-    for row, span in enumerate(decode):
-        pages[row, : len(span.sequence.pages)] = span.sequence.pages
+    pages = page_rows([s.sequence for s in decode])
     longest = int(stops.max())
     slots = (pages[:, :, None] * page_size + np.arange(page_size)).reshape(len(decode), -1)
     # Beyond a row's own context lies what another sequence left, or what rows that ran over their
@@ -112,11 +119,10 @@ def build_batch(spans: list[Span], page_size: int, device: torch.device) -> Batc
         ),
         device,
     )  # fmt: skip
+    runs = torch.split(there[5], stops[row:].tolist())
     segments = tuple(
-        Segment(row + a, row + b, s.stop, there[5][c:d])
-        for s, (a, b), (c, d) in zip(
-            prefill, pairwise(queries.tolist()), pairwise(keys.tolist()), strict=True
-        )
+        Segment(row + a, row + b, s.stop, run)
+        for s, (a, b), run in zip(prefill, pairwise(queries.tolist()), runs, strict=True)
     )
     return Batch(
         spans=tuple(ordered),

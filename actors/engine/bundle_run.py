@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from actors.engine.asked import asked, rows_of_spans
 from actors.engine.bank import Bank, build_bank
@@ -134,32 +133,34 @@ class BundleRun:
     def take_burst(self, burst: Burst, result: BurstResult) -> None:
         """Book a burst; what a row did after its sequence's end is dropped."""
         counts = np.zeros(len(result.sequences), np.int64)
+        columns = result.tokens.T.tolist()
         for row, sequence in enumerate(result.sequences):
             if sequence.is_done:
                 continue
-            num_rows = self._take_column(sequence, result.tokens[:, row])
+            num_rows = self._take_column(sequence, columns[row])
             burst.note_rows(result, row, num_rows)
             sequence.num_computed += num_rows
             sequence.num_captured = max(sequence.num_captured, sequence.num_computed)
             counts[row] = num_rows
         steps = np.arange(len(result.tokens))[:, None]
         counted = np.where(steps < counts, result.tokens, 0)
-        order = [(s.index, n) for s, n in zip(result.sequences, counts.tolist(), strict=True)]
-        self._digest.update(repr((self.num_steps, order)).encode() + counted.tobytes())
+        order = np.array([s.index for s in result.sequences], np.int64)
+        self._digest.update(repr((self.num_steps, counted.shape)).encode())
+        self._digest.update(order.tobytes() + counts.tobytes() + counted.tobytes())
         self.num_decode += int(counts.sum())
         self.num_steps += len(result.tokens)
         ended = zip(result.sequences, counts, strict=True)
         self._retire([s for s, count in ended if count and s.is_done])
 
-    def _take_column(self, sequence: Sequence, column: NDArray[np.int32]) -> int:
+    def _take_column(self, sequence: Sequence, column: list[int]) -> int:
         """Append one row's tokens of a burst; returns how many of its rows count."""
         if sequence.finish_reason is not None:
-            self._note_last_row(sequence, int(column[0]))
+            self._note_last_row(sequence, column[0])
             return 1  # only the last token's own row was left to run
-        number = self._accept_all(sequence, column.tolist())
+        number = self._accept_all(sequence, column)
         if not sequence.needs_last_row or number == len(column):
             return number
-        self._note_last_row(sequence, int(column[number]))
+        self._note_last_row(sequence, column[number])
         return number + 1
 
     def _accept_all(self, sequence: Sequence, tokens: list[int]) -> int:
@@ -170,16 +171,18 @@ class BundleRun:
                 (n for n, t in enumerate(tokens, start=1) if self._accept(sequence, t)), len(tokens)
             )
         # Nobody looks at the tokens between the first and the one that is the last.
-        room = request.sampling.max_new_tokens - len(sequence.completion_ids)
+        room = sequence.longest - len(sequence.tokens)
         ends = {NOT_FINITE, *request.sampling.stop_ids}
         if not request.sampling.ignore_eos:
             ends.update(self._eos_ids)
         stop = min(len(tokens), max(room, 1))
         if not ends.isdisjoint(tokens):
             stop = next((n for n, t in enumerate(tokens[:stop], start=1) if t in ends), stop)
-        if stop > 1 and self._accept(sequence, tokens[0]):
-            return 1
-        sequence.tokens += tokens[1 : stop - 1]
+        first = 0
+        if stop > 1 and not sequence.num_completion:
+            self._accept(sequence, tokens[0])  # which notes when it came
+            first = 1
+        sequence.tokens += tokens[first : stop - 1]
         self._accept(sequence, tokens[stop - 1])
         return stop
 
@@ -191,7 +194,7 @@ class BundleRun:
     def _accept(self, sequence: Sequence, token: int) -> bool:
         """Append one chosen token; returns whether the sequence is over."""
         sampling = sequence.request.sampling
-        count = len(sequence.tokens) - len(sequence.request.token_ids) + 1
+        count = sequence.num_completion + 1
         if count == 1 or token < 0:
             outcome = self._outcomes[sequence.request.id]
             outcome.first_token_s = outcome.first_token_s or time.perf_counter() - self._started

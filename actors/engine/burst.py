@@ -110,7 +110,7 @@ class Burst:
         served = [r for r in rows if r is not None]
         if len(served) < len(rows):
             return None
-        steps = scheduler.reserve(self._steps(served, scheduler))
+        steps = scheduler.reserve(self._steps(served, scheduler, [_left(row) for row in served]))
         if steps == 0:
             return None
         features = self._features(served, steps)
@@ -127,10 +127,11 @@ class Burst:
         """
         alive = [i for i, r in enumerate(flight.rows) if not r.sequence.is_done]
         rows = [flight.rows[i] for i in alive]
-        ending = sum(self._left(row) <= flight.steps for row in rows)
+        left = [_left(row) - flight.steps for row in rows]
+        ending = sum(n <= 0 for n in left)
         if flight.features.keeps or ending == len(rows) or scheduler.would_admit(ending=ending):
             return None
-        wanted = self._steps(rows, scheduler, ahead=flight.steps)
+        wanted = self._steps(rows, scheduler, left)
         steps = scheduler.reserve(wanted, ahead=flight.steps)
         features = self._features(rows, flight.steps + steps, like=flight.features)
         if steps == 0 or not self.fast.is_ready(len(rows), features):
@@ -141,14 +142,9 @@ class Burst:
         rewind_idle(state, len(rows), size)
         return self._launch(rows, steps, features)
 
-    def _left(self, row: Row) -> int:
-        """Steps until a row is over for its length, as the host knows it; it is not over yet."""
-        reads = bool(self.capturer.readings(row.sequence.request))
-        return max(1, tokens_left(row.sequence) + reads)
-
-    def _steps(self, rows: list[Row], scheduler: Scheduler, *, ahead: int = 0) -> int:
-        """Steps worth launching at once, of rows that ``ahead`` steps are launched for."""
-        left = [n for n in (self._left(row) - ahead for row in rows) if n > 0]
+    def _steps(self, rows: list[Row], scheduler: Scheduler, steps_left: list[int]) -> int:
+        """Steps worth launching at once, of rows that have so many left; some may have none."""
+        left = [n for n in steps_left if n > 0]
         asked = [row.sequence.request.sampling for row in rows]
         fixed = all(s.ignore_eos and not s.stop_ids for s in asked)
         # Bursts that keep rows are not launched behind one another: the host shows between them.
@@ -233,3 +229,9 @@ class Burst:
         slots, readings = zip(*taken, strict=True)
         self._free_slots.extend(slots)
         take_slots(self.fast.state.totals, slots, readings, "resid_post")
+
+
+def _left(row: Row) -> int:
+    """Steps until a row is over for its length, as the host knows it; it is not over yet."""
+    reads = bool(row.sequence.request.capture)
+    return max(1, tokens_left(row.sequence) + reads)

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from actors.engine.bank import Bank
+from actors.engine.batch import page_rows
 from actors.engine.fast_state import MAX_EOS, OVERRUN, DecodeState
 from actors.engine.fusable import Row, tokens_left
 from actors.engine.sampler import request_key
@@ -29,22 +30,26 @@ def fill_rows(
     ``slots`` are the rows' places among the pooled sums, ``stops`` the positions from which they
     are no longer read.
     """
+    count = len(rows)
     ints = np.zeros((6, size), dtype=np.int32)
     tokens = np.zeros((2, size), dtype=np.int64)
     temperatures = np.zeros(size, dtype=np.float32)
     eos = np.full((size, MAX_EOS), -2, dtype=np.int32)
-    for i, row in enumerate(rows):
-        sequence = row.sequence
-        sampling = sequence.request.sampling
-        live = 1 if sequence.finish_reason else 2
-        ints[:, i] = (
-            sequence.num_computed, tokens_left(sequence), live, slots[i], row.first, stops[i],
-        )  # fmt: skip
-        tokens[:, i] = (sequence.tokens[-1], request_key(sampling.seed, sequence.request.id))
-        temperatures[i] = sampling.temperature
-        ends = list(sampling.stop_ids)
-        ends += [] if sampling.ignore_eos else list(eos_ids)
-        eos[i, : len(ends)] = ends
+    sequences = [row.sequence for row in rows]
+    samplings = [s.request.sampling for s in sequences]
+    ints[:, :count] = (
+        [s.num_computed for s in sequences], [tokens_left(s) for s in sequences],
+        [1 if s.finish_reason else 2 for s in sequences], slots, [row.first for row in rows], stops,
+    )  # fmt: skip
+    tokens[:, :count] = (
+        [s.tokens[-1] for s in sequences],
+        [request_key(s.request.sampling.seed, s.request.id) for s in sequences],
+    )
+    temperatures[:count] = [s.temperature for s in samplings]
+    for i, sampling in enumerate(samplings):
+        ends = sampling.stop_ids if sampling.ignore_eos else (*sampling.stop_ids, *eos_ids)
+        if ends:
+            eos[i, : len(ends)] = ends
     ints_there = _stage(ints, state.positions)
     targets = (
         state.positions, state.left, state.live, state.row_slots, state.read_first,
@@ -60,11 +65,10 @@ def fill_rows(
 
 def fill_pages(state: DecodeState, sequences: SequenceOf[Sequence], size: int) -> None:
     """Write where rows' keys and values lie; a row beyond its pages writes where nobody reads."""
-    most = max(len(s.pages) for s in sequences)
-    pages = np.zeros((size, most + 1), dtype=np.int32)
-    for i, sequence in enumerate(sequences):
-        pages[i, : len(sequence.pages)] = sequence.pages
-    wide = pages.shape[1]
+    known = page_rows(sequences, spare=1)
+    wide = known.shape[1]
+    pages = np.zeros((size, wide), dtype=np.int32)
+    pages[: len(known)] = known
     state.pages[:size, :wide] = _stage(pages, state.pages)
     state.pages[:size, wide : wide + OVERRUN] = 0
 

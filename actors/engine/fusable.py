@@ -60,7 +60,7 @@ def tokens_left(sequence: Sequence) -> int:
     """Tokens that the sequence may still choose."""
     if sequence.finish_reason:
         return 0
-    return sequence.request.sampling.max_new_tokens - len(sequence.completion_ids)
+    return sequence.longest - len(sequence.tokens)
 
 
 def _entries_from(entries: list[Entry], position: int) -> list[Entry] | None:

@@ -140,11 +140,10 @@ class Plan:
         for entry in self.entries.get(request.id, ()):
             if entry.is_idle or not entry.where.touches_before(prompt_length):
                 continue
-            s = entry.steering
-            where = sorted(entry.where.explicit or ()) or (entry.where.start, entry.where.stop)
+            s, touched = entry.steering, entry.where
+            where = sorted(touched.explicit) if touched.explicit else (touched.start, touched.stop)
             parts.append(repr((s.layer, s.site, s.operator, s.coefficient, entry.slot, where)))
-            start = min(entry.where.explicit) if entry.where.explicit else entry.where.start
-            first = min(first, start)
+            first = min(first, where[0])
         return "|".join(parts).encode(), first
 
 
@@ -218,10 +217,9 @@ def fuse_rounds(
     coefficients[at] = packed[2]
     slots, kinds = ints.view(2, len(places), wide)
     by_place = coefficients.view(len(places), wide)
-    return {
-        place: (bank.vectors_VD, bank.units_VD, slots[i], kinds[i], by_place[i])
-        for i, place in enumerate(places)
-    }
+    vectors, units = bank.vectors_VD, bank.units_VD
+    tables = zip(slots.unbind(), kinds.unbind(), by_place.unbind(), strict=True)
+    return {place: (vectors, units, *table) for place, table in zip(places, tables, strict=True)}
 
 
 def _over_places(

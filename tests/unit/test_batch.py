@@ -7,7 +7,7 @@ import random
 import numpy as np
 import torch
 
-from actors.engine.batch import build_batch, run_slots
+from actors.engine.batch import build_batch, page_rows, run_slots
 from actors.engine.scheduler import Sequence, Span
 from tests.tiny import ask
 
@@ -110,3 +110,9 @@ def _has_every_context(batch):
     last = np.cumsum([s.stop - s.start for s in batch.spans]) - 1
     wanted = [int(n) for n, s in zip(last, batch.spans, strict=True) if s.samples]
     assert batch.sample_rows.tolist() == wanted
+
+
+def test_a_table_of_pages_has_page_0_behind_each_row():
+    sequences = [_sequence(i, (5,), pages) for i, pages in enumerate(([3, 4], [], [7, 5, 6]))]
+    assert page_rows(sequences).tolist() == [[3, 4, 0], [0, 0, 0], [7, 5, 6]]
+    assert page_rows(sequences[:2], spare=1).tolist() == [[3, 4, 0], [0, 0, 0]]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 
 from actors.engine.bundle_run import BundleRun
+from actors.engine.burst import BurstResult
+from actors.engine.burst_rows import BurstRows
 from actors.engine.pages import PageTable
 from actors.engine.sampler import NOT_FINITE, Sampled
 from actors.engine.scheduler import Scheduler
@@ -123,6 +126,30 @@ def test_tokens_of_a_burst_end_where_single_steps_would(column, kept, reason):
     assert span.sequence.completion_ids == kept
     assert span.sequence.finish_reason == reason
     assert number == len(kept) + (reason == "error")
+
+
+def _burst_digest(columns, *, swapped=False):
+    """The digest, and the completions, after one step of token 9 and a burst of two rows."""
+    run = _run([ask("a", (5, 6), 9), ask("b", (7,), 9)])
+    spans = run.scheduler.next_step()
+    sequences = [span.sequence for span in spans]
+    run.take_step(spans, sequences, None, [9, 9])
+    rows = sequences[::-1] if swapped else sequences
+    tokens = np.array(columns, np.int32).T
+    run.take_burst(mock.Mock(), BurstResult(rows, tokens, BurstRows(run.capturer)))
+    return run.digest(), [s.completion_ids for s in sequences]
+
+
+def test_a_digest_tells_bursts_apart_by_rows_and_by_tokens_that_count():
+    columns = [[10, 11, 12], [10, EOS, 8]]
+    digest, made = _burst_digest(columns)
+    assert made == [[9, 10, 11, 12], [9, 10, EOS]]
+    assert _burst_digest(columns)[0] == digest
+    assert _burst_digest([[10, 11, 12], [10, EOS, 7]])[0] == digest  # behind the end
+    others = ([[10, 11, 13], [10, EOS, 8]], [[10, 11, 12], [EOS, 10, 8]], [[10, 11], [10, EOS]])
+    digests = {_burst_digest(other)[0] for other in others}
+    digests |= {_burst_digest(columns[::-1], swapped=True)[0], digest}
+    assert len(digests) == 5
 
 
 def test_refused_requests_keep_their_place_and_run_nothing():
