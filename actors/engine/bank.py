@@ -32,10 +32,13 @@ class Bank:
     """By key: the sum of a vector's bits. What decides that ranks were given the same vectors must
     be there before the first forward, and a digest of all of them would keep the GPU waiting."""
     _digests: Future[dict[str, str]]
+    _made: dict[str, str] | None = None
 
     def sha256(self, key: str) -> str:
         """Digest of a vector, made while forwards run."""
-        return self._digests.result()[key]
+        if self._made is None:
+            self._made = self._digests.result()
+        return self._made[key]
 
 
 def build_bank(bundle: Bundle, width: int, device: torch.device) -> Bank:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -172,9 +173,8 @@ class BundleRun:
             )
         # Nobody looks at the tokens between the first and the one that is the last.
         room = sequence.longest - len(sequence.tokens)
-        ends = {NOT_FINITE, *request.sampling.stop_ids}
-        if not request.sampling.ignore_eos:
-            ends.update(self._eos_ids)
+        ignores = request.sampling.ignore_eos
+        ends = _ends(request.sampling.stop_ids, () if ignores else self._eos_ids)
         stop = min(len(tokens), max(room, 1))
         if not ends.isdisjoint(tokens):
             stop = next((n for n, t in enumerate(tokens[:stop], start=1) if t in ends), stop)
@@ -281,6 +281,12 @@ class BundleRun:
             prefill_s=self.prefill_s,
             decode_s=self.decode_s,
         )
+
+
+@lru_cache(maxsize=256)
+def _ends(stop_ids: tuple[int, ...], eos_ids: tuple[int, ...]) -> frozenset[int]:
+    """What ends a row of a burst."""
+    return frozenset((NOT_FINITE, *stop_ids, *eos_ids))
 
 
 def _threads(count: int) -> ThreadPoolExecutor:

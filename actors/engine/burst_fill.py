@@ -41,10 +41,11 @@ def fill_rows(
         [s.num_computed for s in sequences], [tokens_left(s) for s in sequences],
         [1 if s.finish_reason else 2 for s in sequences], slots, [row.first for row in rows], stops,
     )  # fmt: skip
-    tokens[:, :count] = (
-        [s.tokens[-1] for s in sequences],
-        [request_key(s.request.sampling.seed, s.request.id) for s in sequences],
-    )
+    tokens[0, :count] = [s.tokens[-1] for s in sequences]
+    tokens[1, :count] = [  # a greedy row draws nothing
+        request_key(o.seed, s.request.id) if o.temperature else 0
+        for s, o in zip(sequences, samplings, strict=True)
+    ]
     temperatures[:count] = [s.temperature for s in samplings]
     for i, sampling in enumerate(samplings):
         ends = sampling.stop_ids if sampling.ignore_eos else (*sampling.stop_ids, *eos_ids)

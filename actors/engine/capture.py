@@ -219,17 +219,15 @@ class Capturer:
 
     def settle(self, sequences: Sequence_[Sequence]) -> None:
         """Start to bring ended sequences' means and sums to the host, one copy per shape."""
-        shapes: dict[tuple[bool, int, int, int], list[tuple[Reading, str]]] = {}
+        if self._device.type != "cuda":
+            return  # they are on the host
+        kinds: dict[tuple[bool, tuple[int, ...]], list[tuple[Reading, str]]] = {}
         for sequence in sequences:
             for reading in self.readings(sequence.request):
+                is_mean = reading.capture.reduction == "mean"
                 for site, (sums, _) in reading.sums.items():
-                    block = sums.block
-                    if not block.is_cuda:
-                        continue  # it is on the host
-                    is_mean = reading.capture.reduction == "mean"
-                    key = (is_mean, block.shape[0], *block.shape[2:])
-                    shapes.setdefault(key, []).append((reading, site))
-        for (is_mean, *_), found in shapes.items():
+                    kinds.setdefault((is_mean, sums.kind), []).append((reading, site))
+        for (is_mean, _), found in kinds.items():
             land_sums(found, is_mean=is_mean)
 
     def keeps_rows(self, sequence: Sequence) -> bool:

@@ -43,6 +43,8 @@ def fusable_row(
     entries = _entries_from(plan.entries.get(request.id, []), sequence.num_computed)
     if entries is None:
         return None
+    if not request.capture:
+        return Row(sequence, entries, None, None)
     live = [r for r in capturer.readings(request) if _reads_after(r, sequence)]
     pooled, raw = [r for r in live if is_pooled(r)], [r for r in live if is_kept(r)]
     if len(pooled) > 1 or len(raw) > 1 or len(pooled) + len(raw) < len(live):

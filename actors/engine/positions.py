@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 _TOKENS = re.compile(r"(prompt|response|all)(?:\[(-?\d+)?(?:(:)(-?\d+)?)?\])?")
@@ -33,8 +33,9 @@ class Where:
         """Touched positions in ``[start, stop)``."""
         if self.explicit is not None:
             return sorted(p for p in self.explicit if start <= p < stop)
-        last = stop if self.stop is None else min(stop, self.stop)
-        return range(max(start, self.start), max(last, start, self.start))
+        first = self.start if self.start > start else start
+        last = stop if self.stop is None or self.stop > stop else self.stop
+        return range(first, last if last > first else first)
 
     def touches_before(self, position: int) -> bool:
         """True when some position below ``position`` is touched."""
@@ -91,12 +92,12 @@ class Selector:
     frame: str
     start: int | None
     stop: int | None
+    is_open: bool = field(init=False)
+    """True when membership depends on the sequence's final length."""
 
-    @property
-    def is_open(self) -> bool:
-        """True when membership depends on the sequence's final length."""
+    def __post_init__(self) -> None:
         negative = (self.start or 0) < 0 or (self.stop or 0) < 0
-        return negative and self.frame != "prompt"
+        object.__setattr__(self, "is_open", negative and self.frame != "prompt")
 
     def resolve(self, prompt_length: int, length: int) -> range:
         """Positions once the sequence has ``length`` tokens."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,12 @@ class Sums:
 
     block: Tensor
     """float32 ``[layers, readings, S, D]``; S is 1 (sum) or 2 (sum, sum of squares)."""
+    kind: tuple[int, ...] = field(init=False)
+    """``(layers, S, D)``: sums of one kind land together."""
+
+    def __post_init__(self) -> None:
+        layers, _, *rest = self.block.shape
+        self.kind = (layers, *rest)
 
 
 def add_sums(readings: Sequence[Reading], site: str, block: Tensor) -> None:

@@ -112,3 +112,18 @@ def test_a_sum_that_is_not_finite_is_told_from_its_neighbours() -> None:
     assert place == 1
     assert landing.good is not None
     assert landing.good.tolist() == [True, False]
+
+
+def test_sums_are_of_one_kind_when_they_can_land_in_one_copy():
+    generator = torch.Generator().manual_seed(0)
+    kinds = {}
+    for count, number, layers in ((2, 1, 3), (4, 1, 3), (2, 2, 3), (2, 1, 2)):
+        owners = [_reading() for _ in range(count)]
+        add_sums(owners, "resid_post", _block(generator, count, number, layers))
+        kinds[count, number, layers] = owners[0].sums["resid_post"][0].kind
+    assert kinds == {
+        (2, 1, 3): (3, 1, 5),
+        (4, 1, 3): (3, 1, 5),
+        (2, 2, 3): (3, 2, 5),
+        (2, 1, 2): (2, 1, 5),
+    }
