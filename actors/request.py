@@ -262,6 +262,8 @@ class EngineSpec:
     random_seed: int = 0
     """``random`` only: the same seed gives the same whole model at any tensor-parallel size."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    expert_weights: Literal["auto", "fp8", "dequantized"] = "auto"
+    """Experts of an FP8 checkpoint in memory: as stored, or in ``dtype`` (twice the bytes)."""
     device: Literal["cpu", "cuda"] = "cpu"
     tensor_parallel_size: int = 1
     max_batch_tokens: int = 2048

@@ -28,6 +28,7 @@ def check_groups(config: JobConfig) -> None:
     cluster, model = config.cluster, config.model
     for place, one in (("model", model), ("extract_model", config.extract_model or model)):
         one_of(f"{place}.dtype", one.dtype, ("float32", "bfloat16"))
+        one_of(f"{place}.expert_weights", one.expert_weights, ("auto", "fp8", "dequantized"))
         one_of(f"{place}.weights", one.weights, ("checkpoint", "random"))
     one_of("cluster.device", cluster.device, ("cpu", "cuda"))
     one_of("cluster.backend", cluster.backend, ("gloo", "nccl"))

@@ -45,6 +45,9 @@ class ModelConfig:
     """Where the weights can be had; quoted when ``path`` is missing."""
     dtype: str = "bfloat16"
     """float32 or bfloat16: arithmetic of the forward pass."""
+    expert_weights: str = "auto"
+    """Experts of an FP8 checkpoint: fp8 keeps them so in memory, dequantized turns them into
+    ``dtype`` as they are read (twice the memory); auto: fp8 on GPUs where it fits the ranks."""
     weights: str = "checkpoint"
     """checkpoint, or random: random weights of this shape, to try a cluster without a download."""
     random_seed: int = 0

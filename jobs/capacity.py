@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from actors.model.family import ModelFacts
+from actors.model.family import ModelFacts, kept_blocks
 from actors.model.memory import (
     CACHE_SHARE,
     CPU_CACHE_BYTES,
@@ -69,7 +69,7 @@ def size_memory(
 ) -> Memory:
     """What a rank holds, and whether that is possible."""
     size, item = spec.tensor_parallel_size, ITEM_BYTES[spec.dtype]
-    weights = rank_weights(facts, size).total * item
+    weights = _held(facts, spec, size).held_bytes(item)
     cache = spec.kv_cache_bytes
     if cache is None and spec.device == "cpu":
         cache = CPU_CACHE_BYTES
@@ -111,9 +111,14 @@ def _misfit(facts: ModelFacts, spec: EngineSpec, memory: Memory) -> str | None:
 def _more_ranks(facts: ModelFacts, spec: EngineSpec, device_bytes: int) -> str:
     """The smallest group that would hold the weights with a tenth of the memory to spare."""
     for size in facts.fitting_sizes():
-        if rank_weights(facts, size).total * ITEM_BYTES[spec.dtype] < 0.9 * device_bytes:
+        if _held(facts, spec, size).held_bytes(ITEM_BYTES[spec.dtype]) < 0.9 * device_bytes:
             return f"use cluster.tensor_parallel_size={size}"
     return "no tensor_parallel_size up to 64 is enough"
+
+
+def _held(facts: ModelFacts, spec: EngineSpec, size: int) -> RankWeights:
+    """What a rank of a group of ``size`` holds."""
+    return rank_weights(facts, size, kept_blocks(spec, facts, size))
 
 
 def bundle_seconds(
@@ -121,7 +126,7 @@ def bundle_seconds(
 ) -> float:
     """Computing time of one bundle whose answers all have full length."""
     speed = SPEEDS[spec.device]
-    weights = rank_weights(facts, spec.tensor_parallel_size)
+    weights = _held(facts, spec, spec.tensor_parallel_size)
     num_requests = sum(one.num_requests for one in bundle)
     rows = min(num_requests, spec.max_batch_requests)
     if memory.cache_tokens and memory.longest:
@@ -134,6 +139,6 @@ def bundle_seconds(
 
 def step_seconds(weights: RankWeights, rows: int, item_bytes: int, speed: Speed) -> float:
     """One decode step of so many rows: whichever takes longer, reading or arithmetic."""
-    reading_s = weights.read(rows) * item_bytes / speed.bytes_per_s
+    reading_s = weights.read_bytes(rows, item_bytes) / speed.bytes_per_s
     arithmetic_s = 2 * weights.per_token * rows / speed.ops_per_s
     return speed.step_s + max(reading_s, arithmetic_s)

@@ -34,6 +34,7 @@ def engine_spec(request: JobRequest) -> EngineSpec:
         weights=cast('Literal["checkpoint", "random"]', model.weights),
         random_seed=model.random_seed,
         dtype=cast('Literal["float32", "bfloat16"]', model.dtype),
+        expert_weights=cast('Literal["auto", "fp8", "dequantized"]', model.expert_weights),
         device=cast('Literal["cpu", "cuda"]', cluster.device),
         tensor_parallel_size=cluster.tensor_parallel_size,
         max_batch_tokens=cluster.max_batch_tokens,

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.integrations.moe import ExpertsInterface
 
+from actors.model.fp8_experts import block_scaled, is_fp8
+
 
 def grouped_experts(
     module: Any, hidden_ND: Tensor, top_k_index: Tensor, top_k_weights: Tensor
@@ -20,7 +22,8 @@ def grouped_experts(
     """Sum over the chosen experts of weight * down(silu(gate(x)) * up(x)).
 
     Args:
-        module: Holds ``gate_up_proj`` ``[E, 2I, D]`` and ``down_proj`` ``[E, D, I]``.
+        module: Holds ``gate_up_proj`` ``[E, 2I, D]`` and ``down_proj`` ``[E, D, I]``; in FP8 also
+            their scales (``actors.model.fp8_experts``).
         hidden_ND: Rows.
         top_k_index: int64 ``[N, k]``.
         top_k_weights: ``[N, k]``.
@@ -28,6 +31,8 @@ def grouped_experts(
     Returns:
         ``[N, D]``; under tensor parallelism a partial sum over this rank's columns.
     """
+    if is_fp8(module):
+        return _fp8_experts(module, hidden_ND, top_k_index, top_k_weights)
     num_rows, top_k = top_k_index.shape
     flat = top_k_index.reshape(-1)
     order = torch.argsort(flat, stable=True)
@@ -44,6 +49,29 @@ def grouped_experts(
     restored[order] = out
     total = restored.view(num_rows, top_k, -1).sum(dim=1)
     return total.to(hidden_ND.dtype)
+
+
+def _fp8_experts(
+    module: Any, hidden_ND: Tensor, top_k_index: Tensor, top_k_weights: Tensor
+) -> Tensor:
+    """``grouped_experts`` over experts in FP8."""
+    gate_up, down = block_scaled(module)
+    if hidden_ND.is_cuda and hidden_ND.dtype == torch.bfloat16:
+        from actors.kernels.moe_fp8 import fp8_experts_for_many  # Triton: GPU only
+
+        out = torch.empty_like(hidden_ND)
+        ids, weights = top_k_index.to(torch.int32), top_k_weights.float()
+        fp8_experts_for_many(hidden_ND.contiguous(), ids, weights, gate_up, down, out)
+        return out
+    # Exact and slow: it looks which experts were chosen, and widens those only.
+    total = torch.zeros_like(hidden_ND)
+    for expert in sorted(set(top_k_index.flatten().tolist())):
+        row, place = torch.where(top_k_index == expert)
+        both = hidden_ND[row] @ gate_up.expert(expert, hidden_ND.dtype).T
+        gate, up = both.chunk(2, dim=-1)
+        out = (functional.silu(gate) * up) @ down.expert(expert, hidden_ND.dtype).T
+        total.index_add_(0, row, (out * top_k_weights[row, place, None]).to(total.dtype))
+    return total
 
 
 def _grouped(rows: Tensor, weights_EOI: Tensor, offsets: Tensor) -> Tensor:

@@ -24,9 +24,11 @@ from actors.engine.kept_rows import KeptRows, key_of
 from actors.kernels.choose import PART, advance, choose_local
 from actors.kernels.decode_attention import decode_attention, num_splits
 from actors.kernels.embed import embed_local
-from actors.kernels.moe import Scratch, make_scratch, route, run_experts
+from actors.kernels.moe import Scratch, make_scratch, run_experts
+from actors.kernels.moe_fp8 import run_fp8_experts
 from actors.kernels.residual import silu_mul
 from actors.kernels.rope_cache import norm_and_store_latents, rotate_and_store, rotate_queries
+from actors.kernels.route import choose_experts
 from actors.model.load import LocalModel
 
 MAX_KEPT_SETS = 4
@@ -180,8 +182,8 @@ class FastDecoder:
         if moe is None:
             return None
         top = moe.routing.top_k + moe.routing.num_shared
-        experts, double = moe.gate_up.shape[0], moe.gate_up.shape[1]
-        return make_scratch(rows, top, experts, double // 2, self.width, moe.gate_up)
+        experts, _, inner = moe.down.shape
+        return make_scratch(rows, top, experts, inner, self.width, moe.router)
 
     def _attend(self, number: int, layer: FastLayer, normed: Tensor) -> Tensor:
         """Attention of new rows: this rank's part of the sum."""
@@ -262,7 +264,9 @@ class FastDecoder:
         if scratch is None:
             raise RuntimeError("experts need scratch buffers")
         logits = torch.mm(normed, mlp.router.t(), out_dtype=torch.float32)
-        route(logits, mlp.bias, mlp.routing, scratch)
+        choose_experts(logits, mlp.bias, mlp.routing, scratch.ids, scratch.weights)
+        if mlp.fp8 is not None:
+            return run_fp8_experts(normed, *mlp.fp8, scratch)
         return run_experts(normed, mlp.gate_up, mlp.down, scratch)
 
     def _choose(self, normed: Tensor) -> None:

@@ -17,9 +17,11 @@ from actors.engine.fast_layers import Dense, FastLayer, Heads, Latent
 from actors.engine.forward import Forward, FusedSites
 from actors.engine.varlen import Ragged, attend_ragged, ragged
 from actors.kernels.decode_attention import decode_attention, num_splits
+from actors.kernels.moe_fp8 import fp8_experts_for_many
 from actors.kernels.moe_prefill import experts_for_many
 from actors.kernels.residual import residual_norm, silu_mul
 from actors.kernels.rope_cache import norm_and_store_latents, rotate_and_store, rotate_queries
+from actors.kernels.route import route_rows
 
 
 class FastForward:
@@ -208,5 +210,9 @@ class FastForward:
             return torch.mm(inner, mlp.down.t())
         out = torch.empty_like(normed)
         logits = torch.mm(normed, mlp.router.t(), out_dtype=torch.float32)
-        experts_for_many(normed, logits, mlp.bias, mlp.routing, mlp.gate_up, mlp.down, out)
+        ids, weights = route_rows(logits, mlp.bias, mlp.routing)
+        if mlp.fp8 is not None:
+            fp8_experts_for_many(normed, ids, weights, *mlp.fp8, out)
+        else:
+            experts_for_many(normed, ids, weights, mlp.gate_up, mlp.down, out)
         return out

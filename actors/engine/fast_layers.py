@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from actors.engine.attention import latent_halves
-from actors.kernels.moe import Routing
+from actors.kernels.route import Routing
+from actors.model.block_scales import BlockScaled
+from actors.model.fp8_experts import block_scaled, is_fp8
 from actors.model.load import LocalModel
 
 
@@ -65,7 +67,11 @@ class Experts:
     bias: Tensor | None
     routing: Routing
     gate_up: Tensor
+    """``[E, 2I, D]``"""
     down: Tensor
+    """``[E, D, I]``"""
+    fp8: tuple[BlockScaled, BlockScaled] | None
+    """Both with their scales, where they are FP8."""
 
 
 @dataclass(slots=True)
@@ -126,9 +132,14 @@ def _mlp(module: Any, config: Any) -> Dense | Experts:
         return Dense(_join(module.gate_proj, module.up_proj), module.down_proj.weight)
     experts, gate = module.experts, module.gate
     shared = getattr(module, "shared_experts", None)
-    if shared is not None:
-        _append_shared(experts, shared)
     sigmoid = hasattr(gate, "e_score_correction_bias")
+    fp8 = block_scaled(experts) if is_fp8(experts) else None
+    if fp8 is not None:
+        gate_up, down = fp8[0].values, fp8[1].values
+    elif shared is not None:
+        gate_up, down = _append_shared(experts, shared)
+    else:
+        gate_up, down = experts.gate_up_proj, experts.down_proj
     return Experts(
         router=gate.weight,
         bias=gate.e_score_correction_bias if sigmoid else None,
@@ -138,16 +149,20 @@ def _mlp(module: Any, config: Any) -> Dense | Experts:
             normalise=bool(config.norm_topk_prob),
             scale=float(getattr(gate, "routed_scaling_factor", 1.0)),
             num_shared=int(shared is not None),
+            num_groups=int(getattr(gate, "num_group", 1)),
+            top_groups=int(getattr(gate, "topk_group", 1)),
         ),
-        gate_up=experts.traitmill_gate_up if shared is not None else experts.gate_up_proj,
-        down=experts.traitmill_down if shared is not None else experts.down_proj,
+        gate_up=gate_up,
+        down=down,
+        fp8=fp8,
     )
 
 
-def _append_shared(experts: Any, shared: Any) -> None:
-    """Make the shared expert the last of the expert tensors; modules view their parts."""
+def _append_shared(experts: Any, shared: Any) -> tuple[Tensor, Tensor]:
+    """(gate and up, down) with the shared expert last; modules view their parts."""
     number, double, hidden = experts.gate_up_proj.shape
     width = double // 2
+    found = []
     for name, shape in (("gate_up", (double, hidden)), ("down", (hidden, width))):
         old = getattr(experts, f"{name}_proj")
         joined = old.new_empty(number + 1, *shape)
@@ -161,8 +176,9 @@ def _append_shared(experts: Any, shared: Any) -> None:
             joined[number] = shared.down_proj.weight
             shared.down_proj.weight.data = joined[number]
         getattr(experts, f"{name}_proj").data = joined[:number]
-        setattr(experts, f"traitmill_{name}", joined)
+        found.append(joined)
         del old
+    return found[0], found[1]
 
 
 def why_not_fast(model: LocalModel) -> str | None:
@@ -177,8 +193,6 @@ def why_not_fast(model: LocalModel) -> str | None:
     if model.facts.is_mla:
         if config.q_lora_rank is None:
             return "its queries are not low-rank"
-        if config.n_group != 1:
-            return "its router picks groups of experts"
         if config.n_shared_experts != 1:
             return "it has several shared experts"
     if len({type(layer) for layer in model.layers}) != 1:

@@ -17,55 +17,6 @@ from torch import Tensor
 
 
 @triton.jit
-def _route_kernel(
-    logits_ptr, bias_ptr, ids_ptr, weights_ptr, scale,
-    E: tl.constexpr, EB: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr,
-    SIGMOID: tl.constexpr, NORMALISE: tl.constexpr, SHARED: tl.constexpr,
-):  # fmt: skip
-    row = tl.program_id(0)
-    at = tl.arange(0, EB)
-    inside = at < E
-    logits = tl.load(logits_ptr + row * E + at, mask=inside, other=float("-inf")).to(tl.float32)
-    if SIGMOID:
-        scores = tl.where(inside, tl.sigmoid(logits), 0.0)
-        choice = scores + tl.load(bias_ptr + at, mask=inside, other=0.0).to(tl.float32)
-        choice = tl.where(inside, choice, float("-inf"))
-    else:
-        shifted = tl.exp(logits - tl.max(logits, axis=0))
-        scores = shifted / tl.sum(shifted, axis=0)
-        choice = tl.where(inside, scores, float("-inf"))
-    slot = tl.arange(0, WIDTH)
-    if EB <= 128:
-        # All places at once: an expert's place is the number of experts that go before it.
-        before = (choice[None] > choice[:, None]) | (
-            (choice[None] == choice[:, None]) & (at[None] < at[:, None])
-        )
-        place = tl.sum(before.to(tl.int32), axis=1)
-        takes = (place[:, None] == slot[None]) & (slot[None] < K)
-        ids = tl.sum(tl.where(takes, at[:, None], 0), axis=0)
-        ids = tl.minimum(ids, E - 1)  # logits that are not numbers share a place
-        weights = tl.sum(tl.where(takes, scores[:, None], 0.0), axis=0)
-    else:
-        ids = tl.zeros([WIDTH], tl.int32)
-        weights = tl.zeros([WIDTH], tl.float32)
-        for k in tl.static_range(K):
-            best = tl.argmax(choice, axis=0)
-            weight = tl.sum(tl.where(at == best, scores, 0.0), axis=0)
-            ids = tl.where(slot == k, best, ids)
-            weights = tl.where(slot == k, weight, weights)
-            choice = tl.where(at == best, float("-inf"), choice)
-    if NORMALISE:
-        weights = weights / (tl.sum(weights, axis=0) + 1e-20)
-    weights = weights * scale
-    if SHARED:
-        ids = tl.where(slot == K, E, ids)
-        weights = tl.where(slot == K, 1.0, weights)
-    total = K + SHARED
-    tl.store(ids_ptr + row * total + slot, ids, mask=slot < total)
-    tl.store(weights_ptr + row * total + slot, weights, mask=slot < total)
-
-
-@triton.jit
 def _align_kernel(
     ids_ptr, order_ptr, tile_expert_ptr, tile_rows_ptr, P,
     PB: tl.constexpr, EB: tl.constexpr, TILE: tl.constexpr, MAX_TILES, BLOCK: tl.constexpr,
@@ -168,18 +119,6 @@ FEW_PAIRS = 18
 """Row and expert pairs up to which sorting costs more than an expert read twice."""
 
 
-class Routing(NamedTuple):
-    """How a router turns logits into choices."""
-
-    top_k: int
-    sigmoid: bool
-    """DeepSeek: sigmoid scores, a bias that only moves the choice. Else softmax."""
-    normalise: bool
-    scale: float
-    num_shared: int
-    """1 when the expert tensors end with a shared expert that every row uses."""
-
-
 class Scratch(NamedTuple):
     """Buffers of one batch size; contents are meaningless between calls."""
 
@@ -222,17 +161,6 @@ def make_scratch(
     )
 
 
-def route(logits_NE: Tensor, bias_E: Tensor | None, routing: Routing, scratch: Scratch) -> None:
-    """Choose experts: fills ``scratch.ids`` and ``scratch.weights``."""
-    rows, experts = logits_NE.shape
-    _route_kernel[(rows,)](
-        logits_NE, bias_E if bias_E is not None else logits_NE, scratch.ids, scratch.weights,
-        routing.scale, E=experts, EB=triton.next_power_of_2(experts), K=routing.top_k,
-        WIDTH=triton.next_power_of_2(routing.top_k + 1), SIGMOID=routing.sigmoid,
-        NORMALISE=routing.normalise, SHARED=routing.num_shared, num_warps=4,
-    )  # fmt: skip
-
-
 def run_experts(x_ND: Tensor, gate_up_EID: Tensor, down_EDI: Tensor, scratch: Scratch) -> Tensor:
     """Experts chosen in ``scratch`` applied to the rows: this rank's part of each product.
 
@@ -240,7 +168,7 @@ def run_experts(x_ND: Tensor, gate_up_EID: Tensor, down_EDI: Tensor, scratch: Sc
         x_ND: Rows.
         gate_up_EID: ``[E, 2I, D]``.
         down_EDI: ``[E, D, INNER]``.
-        scratch: After ``route``.
+        scratch: Its experts and weights are chosen (``route.choose_experts``).
 
     Returns:
         ``[N, experts of a row, D]`` in the scratch, weighted; ``add_parts`` sums them.
@@ -250,7 +178,7 @@ def run_experts(x_ND: Tensor, gate_up_EID: Tensor, down_EDI: Tensor, scratch: Sc
     top = scratch.ids.shape[1]
     pairs, tiles, tile = rows * top, scratch.tile_rows.shape[0], scratch.tile
     if scratch.is_grouped:
-        _align(scratch, pairs, experts)
+        align(scratch, pairs, experts)
     few = tiles * triton.cdiv(inner, 64) < 264
     bn = 16 if few else 32 if tile == 64 else 64
     _gate_up_kernel[(triton.cdiv(inner, bn), tiles)](
@@ -276,8 +204,8 @@ def add_parts(parts_NKD: Tensor, out_ND: Tensor) -> Tensor:
     return out_ND
 
 
-def _align(scratch: Scratch, pairs: int, experts: int) -> None:
-    """Group the pairs of each expert into tiles."""
+def align(scratch: Scratch, pairs: int, experts: int) -> None:
+    """Group the pairs of each expert into tiles: fills ``order`` and the tiles' facts."""
     padded = triton.next_power_of_2(pairs)
     tiles = scratch.tile_rows.shape[0]
     block = max(1, min(16, 16384 // padded))

@@ -14,7 +14,6 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional
 
-from actors.kernels.moe import Routing, _route_kernel
 from actors.kernels.residual import silu_mul
 
 
@@ -49,35 +48,19 @@ def _expert_numbers(count: int, device: torch.device) -> Tensor:
 
 
 def experts_for_many(
-    x_ND: Tensor,
-    logits_NE: Tensor,
-    bias_E: Tensor | None,
-    routing: Routing,
-    gate_up: Tensor,
-    down: Tensor,
-    out_ND: Tensor,
+    x_ND: Tensor, ids: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, out_ND: Tensor
 ) -> None:
-    """Route rows and add their experts' outputs; a partial sum over this rank's columns.
+    """Add up chosen experts' outputs; a partial sum over this rank's columns.
 
     Args:
         x_ND: Rows.
-        logits_NE: float32 router logits.
-        bias_E: Moves the choice only; None: no bias.
-        routing: How logits become choices.
-        gate_up: ``[E, 2I, D]``, a shared expert last.
+        ids: int32 ``[N, k]``, each row's experts.
+        weights: float32 ``[N, k]``.
+        gate_up: ``[E, 2I, D]``.
         down: ``[E, D, I]``.
         out_ND: Receives the weighted sums.
     """
-    rows, experts = logits_NE.shape
-    top = routing.top_k + routing.num_shared
-    ids = torch.empty(rows, top, dtype=torch.int32, device=x_ND.device)
-    weights = torch.empty(rows, top, dtype=torch.float32, device=x_ND.device)
-    _route_kernel[(rows,)](
-        logits_NE, bias_E if bias_E is not None else logits_NE, ids, weights, routing.scale,
-        E=experts, EB=triton.next_power_of_2(experts), K=routing.top_k,
-        WIDTH=triton.next_power_of_2(routing.top_k + 1), SIGMOID=routing.sigmoid,
-        NORMALISE=routing.normalise, SHARED=routing.num_shared, num_warps=4,
-    )  # fmt: skip
+    rows, top = ids.shape
     flat = ids.view(-1)
     chosen, order = torch.sort(flat, stable=True)
     numbers = _expert_numbers(gate_up.shape[0], flat.device)

@@ -8,10 +8,59 @@ its stored value times the number of its block.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 FP8 = torch.float8_e4m3fn
+LARGEST = 448.0
+"""The largest number of float8_e4m3fn."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockScaled:
+    """FP8 matrices, one for each expert, that stay FP8 in memory."""
+
+    values: Tensor
+    """float8 ``[E, rows, columns]``"""
+    scales: Tensor
+    """float32 ``[E, ceil(rows / block rows), ceil(columns / block columns)]``"""
+    block: tuple[int, int]
+    """Rows and columns that share a scale."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the values: ``[E, rows, columns]``."""
+        return self.values.shape
+
+    def expert(self, number: int, dtype: torch.dtype) -> Tensor:
+        """One expert's matrix as the numbers that it stands for."""
+        numbers = dequantize(self.values[number], self.scales[number], (0, 0), self.block)
+        return numbers.to(dtype)
+
+
+def local_scales(
+    scales: Tensor,
+    start: tuple[int, int],
+    shape: tuple[int, int],
+    block: tuple[int, int],
+    local: tuple[int, int],
+) -> Tensor:
+    """Scales of a part in smaller blocks, none of which lies in two of the whole tensor's.
+
+    Args:
+        scales: Of the blocks that the part touches, by ``scales_part``.
+        start: Row and column of the whole tensor that the part begins at.
+        shape: Rows and columns of the part.
+        block: Of the whole tensor.
+        local: Of the part; divides ``block`` and ``start``.
+    """  # fmt: skip
+    of_row, of_column = (
+        torch.arange(first % size, first % size + length, step, device=scales.device) // size
+        for first, size, length, step in zip(start, block, shape, local, strict=True)
+    )
+    return scales.float()[of_row][:, of_column]
 
 
 def scales_part(start: int, length: int, block: int) -> slice:

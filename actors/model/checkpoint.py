@@ -8,15 +8,29 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors import safe_open
 from torch import Tensor
 
-from actors.model.block_scales import FP8, dequantize, scales_part
+from actors.model.block_scales import FP8, dequantize, local_scales, scales_part
 from actors.model.quantized import SCALE_SUFFIX
 from actors.model.shard import Slice
 from conf.errors import UserError
+
+
+class Fp8Matrix(Protocol):
+    """One projection of one expert on one rank, to be filled."""
+
+    name: str
+    """Of the expert's own tensor."""
+    expert: int
+    half: int
+    """0 is gate, 1 is up, -1 the down projection."""
+    values: Tensor
+    scales: Tensor
+    block: tuple[int, int]
+    """Rows and columns that share one of ``scales``."""
 
 
 class Checkpoint:
@@ -59,14 +73,17 @@ class Checkpoint:
 
     def copy(self, name: str, part: Slice | None, out: Tensor) -> None:
         """Copy the part of tensor ``name`` into ``out``, converting the dtype."""
-        lazy, start = self.get(name), (0, 0)
-        if part is None:
-            got = lazy[:]
-        elif part.dim == 0:
-            got, start = lazy[part.start : part.stop], (part.start, 0)
-        else:
-            got, start = lazy[:, part.start : part.stop], (0, part.start)
+        got, start = self._part(name, part)
         self._keep(name, got, out, start)
+
+    def _part(self, name: str, part: Slice | None) -> tuple[Tensor, tuple[int, int]]:
+        """A part of a tensor, and the row and column that it begins at."""
+        lazy = self.get(name)
+        if part is None:
+            return lazy[:], (0, 0)
+        if part.dim == 0:
+            return lazy[part.start : part.stop], (part.start, 0)
+        return lazy[:, part.start : part.stop], (0, part.start)
 
     def _keep(
         self,
@@ -76,14 +93,17 @@ class Checkpoint:
         start: tuple[int, int],
         expert: int | None = None,
     ) -> None:
+        self._fits(name, got, out)
+        if got.dtype == FP8:
+            got = self._numbers(name, got.to(out.device), start, expert)
+        out.copy_(got)
+
+    def _fits(self, name: str, got: Tensor, out: Tensor) -> None:
         if got.shape != out.shape:
             raise UserError(
                 f"model.path={str(self._folder)!r} has {name!r} with {tuple(got.shape)} values for "
                 f"{tuple(out.shape)}; the checkpoint does not match its config.json."
             )
-        if got.dtype == FP8:
-            got = self._numbers(name, got.to(out.device), start, expert)
-        out.copy_(got)
 
     def _numbers(
         self, name: str, got: Tensor, start: tuple[int, int], expert: int | None
@@ -94,16 +114,24 @@ class Checkpoint:
                 f"model.path={str(self._folder)!r} holds FP8 weights ({name}), of which its "
                 "config.json says nothing; give the config.json that belongs to these weights."
             )
+        scales = self._scales(name, (got.shape[0], got.shape[1]), start, expert)
+        return dequantize(got, scales.to(got.device), start, self._block)
+
+    def _scales(
+        self, name: str, shape: tuple[int, int], start: tuple[int, int], expert: int | None
+    ) -> Tensor:
+        """Scales of the blocks that a part touches; ``expert`` is its place in a fused tensor."""
+        if self._block is None:
+            raise ValueError("there are no scales without blocks")
         rows, columns = (
             scales_part(first, length, size)
-            for first, length, size in zip(start, got.shape, self._block, strict=True)
+            for first, length, size in zip(start, shape, self._block, strict=True)
         )
         lazy = self.get(name + SCALE_SUFFIX)
-        if expert is None:
-            scales = lazy[rows, columns]
-        else:
-            scales = lazy[expert : expert + 1, rows, columns][0]
-        return dequantize(got, scales.to(got.device), start, self._block)
+        found: Tensor = (
+            lazy[rows, columns] if expert is None else lazy[expert : expert + 1, rows, columns][0]
+        )
+        return found
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The whole tensor's shape."""
@@ -121,16 +149,51 @@ class Checkpoint:
             rank: 0-based.
             world_size: Tensor-parallel size.
         """
+        got, start = self._of_fused(name, index, rank, world_size)
+        self._keep(name, got, out, start, index[0])
+
+    def _of_fused(
+        self, name: str, index: tuple[int, int], rank: int, world_size: int
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """One rank's part of one expert in a fused tensor, and where it begins in that expert."""
         expert, half = index
         lazy = self.get(name)
         if half >= 0:
             width = lazy.get_shape()[1] // 2
             first = half * width + rank * (width // world_size)
-            got, start = lazy[expert : expert + 1, first : first + width // world_size], (first, 0)
+            got = lazy[expert : expert + 1, first : first + width // world_size]
+            return got[0], (first, 0)
+        width = lazy.get_shape()[2] // world_size
+        got = lazy[expert : expert + 1, :, rank * width : (rank + 1) * width]
+        return got[0], (0, rank * width)
+
+    def copy_fp8(
+        self, prefix: str, matrix: Fp8Matrix, part: Slice | None, *, rank: int, world_size: int
+    ) -> None:
+        """Copy FP8 numbers as they are stored, and the scales of a rank's own blocks.
+
+        Args:
+            prefix: Module of the experts; a checkpoint may hold them in one tensor of its own.
+            matrix: What to fill.
+            part: This rank's rows or columns of an expert that has a tensor of its own.
+            rank: 0-based.
+            world_size: Tensor-parallel size.
+        """
+        name, expert = matrix.name, None
+        fused = f"{prefix}.{'down' if matrix.half < 0 else 'gate_up'}_proj"
+        if name not in self and fused in self:
+            name, expert = fused, matrix.expert
+            index = (matrix.expert, matrix.half)
+            got, start = self._of_fused(name, index, rank, world_size)
         else:
-            width = lazy.get_shape()[2] // world_size
-            got, start = (
-                lazy[expert : expert + 1, :, rank * width : (rank + 1) * width],
-                (0, rank * width),
+            got, start = self._part(name, part)
+        if got.dtype != FP8 or self._block is None:
+            raise UserError(
+                f"model.path={str(self._folder)!r} has {name!r} in {got.dtype}, but its "
+                "config.json says that its experts are FP8; set model.expert_weights=dequantized."
             )
-        self._keep(name, got[0], out, start, expert)
+        self._fits(name, got, matrix.values)
+        shape = (got.shape[0], got.shape[1])
+        scales = self._scales(name, shape, start, expert)
+        matrix.values.copy_(got)
+        matrix.scales.copy_(local_scales(scales, start, shape, self._block, matrix.block))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.model.quantized import why_unreadable
+from actors.model.quantized import ExpertBlocks, expert_blocks, why_unreadable
 from actors.request import EngineSpec
 from conf.errors import UserError
 
@@ -193,12 +193,30 @@ def check_model(spec: EngineSpec) -> ModelFacts:
             "supported; give a float32, float16 or bfloat16 checkpoint, or one in FP8 with a scale "
             "per block."
         )
+    if spec.expert_weights == "fp8" and kept_blocks(spec, facts, size) is None:
+        raise UserError(
+            f"model.expert_weights=fp8 does not fit {spec.model_path!r}: its config.json announces "
+            f"no FP8 experts whose blocks {size} ranks could share; use auto, or another "
+            "cluster.tensor_parallel_size."
+        )
     if spec.weights == "checkpoint" and not any(Path(spec.model_path).glob("*.safetensors")):
         raise UserError(
             f"model.path={spec.model_path!r} has no *.safetensors file (pickled weights are never "
             "read); convert the checkpoint, or set model.weights=random to try its shape."
         )
     return facts
+
+
+def kept_blocks(spec: EngineSpec, facts: ModelFacts, size: int) -> ExpertBlocks | None:
+    """Blocks of the experts of a rank that keeps them in FP8, or None when it does not.
+
+    ``auto`` keeps them on GPUs in bfloat16; on the CPU numbers of the model's own type are faster.
+    """
+    asked = spec.expert_weights
+    by_itself = spec.device == "cuda" and spec.dtype == "bfloat16"
+    if asked == "dequantized" or (asked == "auto" and not by_itself):
+        return None
+    return expert_blocks(facts.config, (facts.moe_intermediate_size or 0) // size)
 
 
 def read_model_digest(spec: EngineSpec) -> str:

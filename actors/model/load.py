@@ -17,14 +17,33 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from actors.model.block_scales import FP8
 from actors.model.checkpoint import Checkpoint
-from actors.model.family import RANDOM_STD, ModelFacts, read_model_digest, read_model_facts
-from actors.model.quantized import block_shape
+from actors.model.family import (
+    RANDOM_STD,
+    ModelFacts,
+    kept_blocks,
+    read_model_digest,
+    read_model_facts,
+)
+from actors.model.fp8_experts import (
+    IS_EXPERT,
+    RANDOM_SCALE,
+    fill_fp8_experts,
+    hold_fp8,
+    random_numbers,
+    scales_of,
+    to_fp8,
+)
+from actors.model.quantized import block_shape, expert_blocks
 from actors.model.random_weights import fill_normal_, name_key
 from actors.model.shard import RANK0_ONLY, Slice, find_slice, local_config, vocab_rows
 from actors.request import EngineSpec
+from conf.errors import UserError
 
 _EXPERT = re.compile(r"(.*\.experts)\.(gate_up_proj|down_proj)$")
+FP8_CAPABILITY = (8, 9)
+"""Of GPUs whose instructions know e4m3: Ada, Hopper and later."""
 
 
 @dataclass(slots=True)
@@ -54,7 +73,8 @@ class LocalModel:
         tensors = {p.data_ptr(): p for p in self.module.parameters()}
         tensors[self.embedding_VD.data_ptr()] = self.embedding_VD  # type: ignore[assignment]
         tensors[self.head_VD.data_ptr()] = self.head_VD  # type: ignore[assignment]
-        return sum(t.numel() * t.element_size() for t in tensors.values())
+        held = [*tensors.values(), *scales_of(self.module)]
+        return sum(t.numel() * t.element_size() for t in held)
 
 
 def _pieces(
@@ -97,8 +117,19 @@ def _whole_shape(local: Tensor, name: str, facts: ModelFacts, world: int) -> tup
 
 
 def _fill_random(
-    name: str, out: Tensor, shape: tuple[int, ...], part: Slice | None, seed: int
+    name: str,
+    out: Tensor,
+    shape: tuple[int, ...],
+    part: Slice | None,
+    seed: int,
+    *,
+    is_fp8_model: bool,
 ) -> None:
+    if is_fp8_model and IS_EXPERT.search(name):
+        # The same model wherever its experts stay FP8 and wherever they cannot.
+        numbers = random_numbers(name, out, shape[1], part, seed)
+        out.copy_(to_fp8(numbers).float() * RANDOM_SCALE)
+        return
     if out.ndim == 1:
         out.fill_(0.0 if name.endswith(("bias", "e_score_correction_bias")) else 1.0)
         return
@@ -124,6 +155,7 @@ def hf_config(model_path: str, facts: ModelFacts, *, trust_remote_code: bool) ->
 def _build(spec: EngineSpec, facts: ModelFacts, config: Any, world: int) -> Any:
     """The rank's Hugging Face model: on the meta device, its vocabulary ends removed."""
     local = local_config(config, facts, world)
+    blocks = kept_blocks(spec, facts, world)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             local,
@@ -132,7 +164,18 @@ def _build(spec: EngineSpec, facts: ModelFacts, config: Any, world: int) -> Any:
         )
         model.model.embed_tokens = nn.Identity()
         model.lm_head = nn.Identity()
+    if blocks:
+        if spec.device == "cuda" and torch.cuda.get_device_capability() < FP8_CAPABILITY:
+            raise UserError(
+                f"model.path={spec.model_path!r} has FP8 experts, which {_gpu_name()} cannot "
+                "read; set model.expert_weights=dequantized (twice the memory)."
+            )
+        hold_fp8(model, blocks)
     return model
+
+
+def _gpu_name() -> str:
+    return str(torch.cuda.get_device_name())
 
 
 def load_model(spec: EngineSpec, *, rank: int, world_size: int) -> LocalModel:
@@ -163,9 +206,16 @@ def load_model(spec: EngineSpec, *, rank: int, world_size: int) -> LocalModel:
     wanted: list[tuple[str, Tensor]] = [("model.embed_tokens.weight", embedding[: stop - start])]
     if not tied:
         wanted.append(("lm_head.weight", head[: stop - start]))
-    wanted += [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if n in keep)]
+    wanted += [(n, p) for n, p in model.named_parameters() if p.dtype != FP8]
+    wanted += [(n, b) for n, b in model.named_buffers() if n in keep]
     with torch.no_grad(), ExitStack() as stack:
-        _fill(spec, facts, wanted, rank, world_size, stack)
+        checkpoint = None
+        if spec.weights != "random":
+            checkpoint = Checkpoint(Path(spec.model_path), stack, block_shape(facts.config))
+        _fill(spec, facts, wanted, rank, world_size, checkpoint)
+        fill_fp8_experts(
+            model, checkpoint, facts, rank=rank, world=world_size, seed=spec.random_seed
+        )
     model.eval()
     return LocalModel(
         facts=facts,
@@ -189,11 +239,9 @@ def _fill(
     wanted: list[tuple[str, Tensor]],
     rank: int,
     world: int,
-    stack: ExitStack,
+    checkpoint: Checkpoint | None,
 ) -> None:
-    random = spec.weights == "random"
-    block = block_shape(facts.config)
-    checkpoint = None if random else Checkpoint(Path(spec.model_path), stack, block)
+    is_fp8_model = expert_blocks(facts.config, facts.moe_intermediate_size or 0) is not None
     for name, local in wanted:
         if RANK0_ONLY.search(name) and rank:
             local.zero_()
@@ -205,7 +253,7 @@ def _fill(
                 if source.startswith(("model.embed", "lm_head")):
                     shape = (facts.vocab_size, facts.hidden_size)
                 part = find_slice(source, shape, facts, rank, world)
-                _fill_random(source, out, shape, part, spec.random_seed)
+                _fill_random(source, out, shape, part, spec.random_seed, is_fp8_model=is_fp8_model)
             elif fused is not None:
                 checkpoint.copy_expert(source, fused, out, rank=rank, world_size=world)
             else:

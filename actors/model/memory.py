@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.model.family import ModelFacts
+from actors.model.quantized import ExpertBlocks, scales_shape
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 CPU_CACHE_BYTES = 512 << 20
@@ -29,16 +30,33 @@ class RankWeights:
     experts: int
     """Routed experts; a token reads ``active_share`` of them."""
     active_share: float
+    fp8_bytes: int = 0
+    """Of the experts in FP8, scales and a shared one among them; 0: they are like the rest."""
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """All of them; of a shared expert that is held twice, once."""
         return self.embedding + self.shared + self.experts
+
+    def held_bytes(self, item: int) -> int:
+        """Bytes in memory, ``item`` for each value that is not FP8."""
+        if not self.fp8_bytes:
+            return self.total * item
+        return (self.embedding + self.shared) * item + self.fp8_bytes
+
+    def read_bytes(self, num_rows: int, item: int) -> float:
+        """Bytes that one forward over so many rows reads, routing taken as even."""
+        if not self.fp8_bytes:
+            return self.read(num_rows) * item
+        return self.shared * item + self.fp8_bytes * self._touched(num_rows)
 
     def read(self, num_rows: int) -> float:
         """Values that one forward over so many rows reads, routing taken as even."""
-        touched = 1.0 - (1.0 - self.active_share) ** num_rows
-        return self.shared + self.experts * touched
+        return self.shared + self.experts * self._touched(num_rows)
+
+    def _touched(self, num_rows: int) -> float:
+        """The share of the experts that some row chooses."""
+        return 1.0 - (1.0 - self.active_share) ** num_rows
 
     @property
     def per_token(self) -> float:
@@ -46,17 +64,18 @@ class RankWeights:
         return self.shared + self.experts * self.active_share
 
 
-def rank_weights(facts: ModelFacts, size: int) -> RankWeights:
-    """Count what rank 0 of a group of ``size`` holds."""
+def rank_weights(facts: ModelFacts, size: int, blocks: ExpertBlocks | None = None) -> RankWeights:
+    """Count what rank 0 of a group of ``size`` holds, its experts in FP8 ``blocks`` if any."""
     config, hidden = facts.config, facts.hidden_size
     vocab = -(-facts.vocab_size // size) * hidden
     is_tied = bool(config.get("tie_word_embeddings", False))
-    experts, shared = 0, vocab + hidden  # the head, and the last norm
+    experts, fp8_bytes, shared = 0, 0, vocab + hidden  # the head, and the last norm
     for layer in range(facts.num_layers):
         shared += _attention(facts, size) + 2 * hidden
         if _is_sparse(facts, layer):
             width = (facts.moe_intermediate_size or 0) // size
             experts += facts.num_experts * 3 * hidden * width
+            fp8_bytes += _fp8_bytes(facts, width, blocks) if blocks else 0
             shared += facts.num_experts * hidden
             if facts.is_mla:  # the experts that every token visits
                 shared += 3 * hidden * width * int(config.get("n_shared_experts") or 0)
@@ -71,7 +90,17 @@ def rank_weights(facts: ModelFacts, size: int) -> RankWeights:
         shared=shared,
         experts=experts,
         active_share=chosen / facts.num_experts if facts.num_experts else 0.0,
+        fp8_bytes=fp8_bytes,
     )
+
+
+def _fp8_bytes(facts: ModelFacts, width: int, blocks: ExpertBlocks) -> int:
+    """Bytes of one layer's experts in FP8: one a value, and four a scale."""
+    hidden = facts.hidden_size
+    number = facts.num_experts + int(facts.config.get("n_shared_experts") == 1)
+    gate_up = scales_shape([2 * width, hidden], blocks.gate_up)
+    down = scales_shape([hidden, width], blocks.down)
+    return number * (3 * hidden * width + 4 * (gate_up[0] * gate_up[1] + down[0] * down[1]))
 
 
 def cache_values_per_token(facts: ModelFacts, size: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 SCALE_SUFFIX = "_scale_inv"
 """Of the tensor that holds the scales of ``NAME.weight``."""
@@ -34,3 +35,36 @@ def why_unreadable(config: dict[str, Any]) -> str | None:
 def scales_shape(shape: list[int], block: tuple[int, int]) -> list[int]:
     """Shape of the scales of a whole tensor ``[..., rows, columns]``."""
     return [*shape[:-2], -(-shape[-2] // block[0]), -(-shape[-1] // block[1])]
+
+
+class ExpertBlocks(NamedTuple):
+    """Rows and columns that share a scale in one rank's experts, which stay FP8 in memory."""
+
+    gate_up: tuple[int, int]
+    down: tuple[int, int]
+
+
+LEAST_COLUMNS = 32
+"""Columns of a block below which products of FP8 weights are too short to be worth it."""
+
+
+def expert_blocks(config: dict[str, Any], width: int) -> ExpertBlocks | None:
+    """Blocks of experts that may stay FP8; None where they are not FP8 or a rank's part is odd.
+
+    A rank's part begins and ends anywhere in a block, so a rank's blocks are as large as both the
+    published blocks and its own width allow.
+
+    Args:
+        config: The model's config.json.
+        width: Intermediate width of one expert on one rank; 0 without experts.
+    """
+    block = block_shape(config)
+    if block is None or not width:
+        return None
+    kept = config["quantization_config"].get("modules_to_not_convert") or ()
+    if any("experts" in str(name) for name in kept):
+        return None
+    rows, columns = math.gcd(block[0], width), math.gcd(block[1], width)
+    if columns < LEAST_COLUMNS or block[1] % LEAST_COLUMNS or columns % LEAST_COLUMNS:
+        return None
+    return ExpertBlocks(gate_up=(rows, block[1]), down=(block[0], columns))

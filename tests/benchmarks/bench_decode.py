@@ -26,11 +26,10 @@ import torch.distributed as dist
 from actors.engine.engine import Engine
 from actors.engine.fast_state import Features
 from actors.request import EngineSpec
-from tests.benchmarks.shapes import write_shape
+from tests.benchmarks.floor import CONTEXT, floor_ms
+from tests.benchmarks.shapes import FP8, write_shape
 from tests.benchmarks.stock import build_stock, continuous_s, generate_ms
 from tests.benchmarks.whole_bundles import measure_waves, measure_whole
-
-CONTEXT = 64
 
 
 def timed(step: Callable[[], None], repeat: int = 20, groups: int = 7) -> float:
@@ -89,21 +88,6 @@ def best_all_reduce_us(engine: Engine, rows: int) -> dict[str, float]:
 
         found[label] = timed(graph_of(many), 5, 5) * 1e3 / 20
     return found
-
-
-def floor_ms(engine: Engine, rows: int, bandwidth: float, all_reduce_us: float) -> float:
-    """Milliseconds below which one decode step cannot go on this machine."""
-    facts, total = engine.model.facts, 0.0
-    for name, parameter in engine.model.module.named_parameters():
-        size = parameter.numel() * parameter.element_size()
-        if ".experts." in name:
-            k, e = facts.config["num_experts_per_tok"], facts.num_experts
-            size *= 1 - (1 - k / e) ** rows
-        total += size
-    total += engine.model.head_VD.numel() * engine.model.head_VD.element_size()
-    layers = facts.num_layers
-    total += rows * (CONTEXT + 32) * engine.cache.shape.bytes_per_token(layers, 2)
-    return total / bandwidth * 1e3 + (2 * layers + 1) * all_reduce_us / 1e3
 
 
 def fill_state(engine: Engine, rows: int) -> None:
@@ -235,6 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mistral_7b")
     parser.add_argument("--layers", type=int, default=None)
+    parser.add_argument("--fp8", action="store_true", help="experts stay FP8 in memory")
     parser.add_argument("--whole", action="store_true", help="256 requests, and a prefill")
     parser.add_argument("--waves", action="store_true", help="1,024 requests of many lengths")
     sizes: Callable[[str], list[int]] = lambda s: [int(b) for b in s.split(",")]  # noqa: E731
@@ -260,7 +245,8 @@ def main() -> None:
             print(text, flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        path = write_shape(args.model, Path(folder), args.layers)
+        changes = {"quantization_config": FP8} if args.fp8 else {}
+        path = write_shape(args.model, Path(folder), args.layers, **changes)
         spec = EngineSpec(
             model_path=str(path), weights="random", dtype="bfloat16", device="cuda",
             tensor_parallel_size=world, kv_cache_bytes=6 << 30, max_batch_tokens=8192,

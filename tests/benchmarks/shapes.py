@@ -35,6 +35,17 @@ _K2: dict[str, Any] = {
 }
 SHAPES: dict[str, dict[str, Any]] = {
     "kimi_k2": _K2,
+    "deepseek_v3": _K2
+    | {
+        "vocab_size": 129280,
+        "num_attention_heads": 128,
+        "num_key_value_heads": 128,
+        "n_routed_experts": 256,
+        "routed_scaling_factor": 2.5,
+        "n_group": 8,
+        "topk_group": 4,
+        "first_k_dense_replace": 3,
+    },
     "qwen3_30b_a3b": {
         "model_type": "qwen3_moe",
         "vocab_size": 151936,
@@ -67,6 +78,10 @@ SHAPES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
 }
+
+
+FP8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
+"""quantization_config of DeepSeek-V3 and Kimi K2 as published."""
 
 
 def write_shape(name: str, folder: Path, num_layers: int | None = None, **changes: Any) -> Path:

@@ -117,6 +117,12 @@ def test_fused_steps_agree_with_general_steps(name: str, tmp_path: Path) -> None
     assert torch.isfinite(decoder.state.totals).all()
 
 
+def equal_tokens(a: Reply, b: Reply) -> int:
+    """Requests whose completions are the same."""
+    pairs = zip(a.results, b.results, strict=True)
+    return sum(x.completion_ids == y.completion_ids for x, y in pairs)
+
+
 def in_waves(work: Bundle, count: int) -> Bundle:
     """Many requests like these, of many lengths, which the engine may end early."""
     made = []
@@ -145,6 +151,8 @@ def test_bursts_behind_one_another_agree_with_general_steps(
              for r, stop in zip(work.requests, ends, strict=True)]  # fmt: skip
     work = replace(work, requests=tuple(asked))
     general = engine.run(work)
+    turned = engine.run(replace(work, requests=work.requests[::-1]))
+    alike = equal_tokens(general, replace(turned, results=turned.results[::-1]))
     engine.fast = decoder
     seen, behind = [], Burst._next
 
@@ -157,20 +165,23 @@ def test_bursts_behind_one_another_agree_with_general_steps(
     seen.clear()  # graphs of all sizes are there now
     fused = engine.run(work)
     assert sum(one is not None for one in seen) > 20
-    cosines, same = [], 0
+    cosines, same = [], equal_tokens(fused, general)
     for x, y in zip(fused.results, general.results, strict=True):
         assert (x.error, y.error) == (None, None)
         if x.completion_ids != y.completion_ids:
             continue  # a near-tie fell differently
-        same += 1
         assert x.receipts == y.receipts
         u, v = (r.captures[0].values["resid_post"].astype(np.float64) for r in (x, y))
         assert list(x.captures[0].positions) == list(y.captures[0].positions)
         dots = (u * v).sum(-1) / (np.linalg.norm(u, axis=-1) * np.linalg.norm(v, axis=-1))
         cosines.append(float(dots.min()))
-    sys.stderr.write(f"{name}: {same} of 150 equal, smallest cosine {min(cosines):.5f}\n")
+    sys.stderr.write(
+        f"{name}: {same} of 150 equal, {alike} of general steps in another order; smallest cosine "
+        f"{min(cosines):.5f}\n"
+    )
     assert min(cosines) > 0.999
-    assert same > 75
+    # Near-ties fall as they like in bfloat16: general steps are not alike in another order either.
+    assert same > 0.8 * alike > 40
 
 
 def with_rows(work: Bundle) -> Bundle:

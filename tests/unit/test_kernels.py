@@ -24,7 +24,6 @@ from actors.kernels import (
     decode_attention,
     embed,
     exchange,
-    moe,
     pool,
     residual,
     rope_cache,
@@ -224,60 +223,6 @@ def test_latent_attention_reads_values_from_the_keys() -> None:
         k = keys[table[row, :length].long(), 0]
         scores = q[row] @ k[:, :latent].T + q_rope[row] @ k[:, latent:].T
         close(out[row], (0.2 * scores).softmax(-1) @ k[:, :latent])
-
-
-@pytest.mark.parametrize("experts", [6, 128, 130])
-def test_routing_takes_the_best_experts_and_the_first_of_equals(experts: int) -> None:
-    routing = moe.Routing(4, False, True, 1.0, 0)
-    logits = random(5, experts)
-    logits[0, 3] = logits[0, 5] = logits[0].max() + 1  # equal: the lower id goes first
-    logits[4] = float("nan")
-    scratch = moe.make_scratch(5, 4, experts, 8, 8, logits)
-    moe.route(logits, None, routing, scratch)
-    for row in range(4):
-        want = torch.sort(logits[row].softmax(-1), descending=True, stable=True)
-        assert scratch.ids[row].tolist() == want.indices[:4].tolist()
-        close(scratch.weights[row], want.values[:4] / want.values[:4].sum())
-    assert ((scratch.ids[4] >= 0) & (scratch.ids[4] < experts)).all(), "an id outside is a crash"
-
-
-@LOOPS
-@pytest.mark.parametrize("rows", [1, 2, 12])
-@pytest.mark.parametrize("shared", [0, 1])
-def test_experts_equal_a_loop_over_rows(rows: int, shared: int) -> None:
-    experts, width, hidden, top = 6, 24, 40, 2
-    routing = moe.Routing(top, True, True, 2.5, shared)
-    x, logits, bias = random(rows, hidden), random(rows, experts, seed=1), random(experts, seed=2)
-    gate_up = random(experts + shared, 2 * width, hidden, seed=3) / 6
-    down = random(experts + shared, hidden, width, seed=4) / 5
-    scratch = moe.make_scratch(rows, top + shared, experts + shared, width, hidden, x)
-    out = torch.empty(rows, hidden)
-    moe.route(logits, bias, routing, scratch)
-    moe.add_parts(moe.run_experts(x, gate_up, down, scratch), out)
-    assert scratch.is_grouped == (rows == 12)
-    for row in range(rows):
-        scores = logits[row].sigmoid()
-        chosen = (scores + bias).topk(top).indices
-        weights = 2.5 * scores[chosen] / scores[chosen].sum()
-        parts = list(zip(chosen.tolist(), weights.tolist(), strict=True))
-        parts += [(experts, 1.0)] if shared else []
-        want = torch.zeros(hidden)
-        for expert, weight in parts:
-            gate, up = (gate_up[expert] @ x[row]).chunk(2)
-            want += weight * (down[expert] @ (torch.nn.functional.silu(gate) * up))
-        close(out[row], want, 1e-4)
-
-
-def test_softmax_routing_keeps_or_rescales_the_chosen_weights() -> None:
-    logits = random(4, 10)
-    for normalise in (False, True):
-        scratch = moe.make_scratch(4, 3, 10, 8, 8, logits)
-        moe.route(logits, None, moe.Routing(3, False, normalise, 1.0, 0), scratch)
-        weights, ids = logits.softmax(-1).topk(3)
-        if normalise:
-            weights = weights / weights.sum(-1, keepdim=True)
-        assert torch.equal(scratch.ids.long(), ids)
-        close(scratch.weights, weights)
 
 
 def test_choice_is_greedy_or_the_samplers_own_gumbel_noise() -> None:
