@@ -16,6 +16,8 @@ from actors.engine.engine import Engine
 from actors.kernels.route import Routing, route_rows
 from actors.model.block_scales import FP8
 from actors.model.fp8_experts import block_scaled
+from actors.model.memory import rank_weights
+from actors.model.quantized import ExpertBlocks
 from actors.request import Capture, EngineSpec
 from tests import fp8
 from tests.benchmarks.shapes import FP8 as ANNOUNCED
@@ -56,12 +58,18 @@ def test_fp8_experts_agree_with_dequantized_ones(name: str, tmp_path: Path) -> N
     wide = load(path, weights="random", expert_weights="dequantized")
     assert wide.model.layers[3].mlp.experts.down_proj.dtype == torch.bfloat16
     want = wide.run(work)
+    wide.fast = None
+    # Rounding alone, in steps of another kind, moves that much of a random model's near-ties.
+    alike, _ = agreement(wide.run(work), want)
     for kind, got in (("steps", fused), ("rows", fused_rows), ("modules", plain)):
         share, cosines = agreement(got, want)
-        sys.stderr.write(f"{name} {kind}: {cosines[:3]} of {len(cosines)}, {share:.3f} of tokens\n")
+        sys.stderr.write(
+            f"{name} {kind}: {cosines[:3]} of {len(cosines)}, {share:.3f} of tokens, {alike:.3f} "
+            "of dequantized ones in steps of another kind\n"
+        )
         assert len(cosines) > 12
-        assert cosines[0] > 0.999, (kind, cosines)
-        assert share > 0.8, (kind, share)
+        assert cosines[0] > 0.9998, (kind, cosines)
+        assert share > 0.8 * alike > 0.4, (kind, share)
 
 
 def test_a_forward_that_reads_routers_runs_fp8_experts(tmp_path: Path) -> None:
@@ -97,7 +105,9 @@ def test_an_fp8_checkpoint_loads_and_answers_as_the_weights_meant(tmp_path: Path
     for number in (0, 7):
         numbers = block_scaled(ours)[1].expert(number, torch.bfloat16)
         assert torch.equal(numbers, theirs.down_proj[number])
-    assert kept.info.weight_bytes < 0.75 * want.info.weight_bytes
+    for engine, blocks in ((kept, ((128, 128), (128, 128))), (want, None)):
+        counted = rank_weights(engine.model.facts, 1, blocks and ExpertBlocks(*blocks))
+        assert engine.info.weight_bytes == counted.held_bytes(2)
     work = bundle(512)
     asked = [replace(r, token_ids=tuple(t % 4001 for t in r.token_ids),
                      capture=(replace(r.capture[0], layers=(0, 1, 2)),),
@@ -106,8 +116,8 @@ def test_an_fp8_checkpoint_loads_and_answers_as_the_weights_meant(tmp_path: Path
     work = replace(work, requests=tuple(asked))
     share, cosines = agreement(kept.run(work), want.run(work))
     sys.stderr.write(f"checkpoint: {cosines[:3]} of {len(cosines)}, {share:.3f} of tokens\n")
-    assert cosines[0] > 0.999
-    assert share > 0.8
+    assert cosines[0] > 0.9998
+    assert share > 0.5
 
 
 @pytest.mark.parametrize("rows", [1, 300])
