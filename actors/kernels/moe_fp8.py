@@ -9,7 +9,7 @@ rounded a second time. Half the bytes of bfloat16 are read. Rows are grouped in 
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import triton
@@ -17,7 +17,6 @@ import triton.language as tl
 from torch import Tensor
 
 from actors.kernels.moe import Scratch, add_parts, align
-from actors.model.block_scales import BlockScaled
 
 MANY_TILE = 64
 """Rows of a tile where experts have many: larger ones spill registers (measured on H200)."""
@@ -119,6 +118,22 @@ def _tiles_kernel(
     tl.store(tile_rows_ptr + mine, rows, mask=is_tile)
 
 
+class Scaled(Protocol):
+    """Matrices of all experts, as ``actors.model.block_scales.BlockScaled``."""
+
+    @property
+    def values(self) -> Tensor:
+        """float8 ``[E, rows, columns]``."""
+
+    @property
+    def scales(self) -> Tensor:
+        """float32, one for each block."""
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """Rows and columns that share a scale."""
+
+
 class Tiles(NamedTuple):
     """Pairs of a row and one of its experts, grouped by expert."""
 
@@ -156,14 +171,14 @@ def _depth(way: Way, block_columns: int) -> int:
 def _products(
     x_ND: Tensor,
     weights: Tensor,
-    gate_up: BlockScaled,
-    down: BlockScaled,
+    gate_up: Scaled,
+    down: Scaled,
     tiles: Tiles,
     hidden: Tensor,
     parts: Tensor,
 ) -> None:
     """Both products of all tiles; ``parts`` receives each pair's weighted output."""
-    width, inner, top = x_ND.shape[1], down.shape[2], weights.shape[1]
+    width, inner, top = x_ND.shape[1], down.values.shape[2], weights.shape[1]
     ways = _FEW if tiles.tile == 16 else _MANY
     count = tiles.rows.shape[0]
     padded = tiles.start is None
@@ -184,9 +199,7 @@ def _products(
     )  # fmt: skip
 
 
-def run_fp8_experts(
-    x_ND: Tensor, gate_up: BlockScaled, down: BlockScaled, scratch: Scratch
-) -> Tensor:
+def run_fp8_experts(x_ND: Tensor, gate_up: Scaled, down: Scaled, scratch: Scratch) -> Tensor:
     """Experts chosen in ``scratch`` applied to few rows, as ``moe.run_experts``.
 
     Returns:
@@ -194,7 +207,7 @@ def run_fp8_experts(
     """
     rows, width = x_ND.shape
     if scratch.is_grouped:
-        align(scratch, rows * scratch.ids.shape[1], gate_up.shape[0])
+        align(scratch, rows * scratch.ids.shape[1], gate_up.values.shape[0])
     tiles = Tiles(scratch.order, None, scratch.tile_expert, scratch.tile_rows, scratch.tile)
     _products(x_ND, scratch.weights, gate_up, down, tiles, scratch.hidden, scratch.parts)
     return scratch.parts.view(rows, scratch.ids.shape[1], width)
@@ -210,8 +223,8 @@ def fp8_experts_for_many(
     x_ND: Tensor,
     ids: Tensor,
     weights: Tensor,
-    gate_up: BlockScaled,
-    down: BlockScaled,
+    gate_up: Scaled,
+    down: Scaled,
     out_ND: Tensor,
 ) -> None:
     """Add up chosen experts' outputs; a partial sum over this rank's columns.
@@ -225,7 +238,7 @@ def fp8_experts_for_many(
         out_ND: Receives the weighted sums.
     """
     rows, width = x_ND.shape
-    pairs, experts = ids.numel(), gate_up.shape[0]
+    pairs, experts = ids.numel(), gate_up.values.shape[0]
     tile = 16 if pairs <= 16 * experts else MANY_TILE
     chosen, order = torch.sort(ids.reshape(-1), stable=True)
     ends = torch.searchsorted(chosen, _numbers(experts, ids.device), out_int32=True)
@@ -236,7 +249,7 @@ def fp8_experts_for_many(
         EB=triton.next_power_of_2(experts + 1), TILE=tile, BLOCK=16, num_warps=4,
     )  # fmt: skip
     tiles = Tiles(order.to(torch.int32), table[0], table[1], table[2], tile)
-    hidden = x_ND.new_empty(pairs, down.shape[2])
+    hidden = x_ND.new_empty(pairs, down.values.shape[2])
     parts = x_ND.new_empty(pairs, width)
     _products(x_ND, weights, gate_up, down, tiles, hidden, parts)
     add_parts(parts.view(rows, -1, width), out_ND)
