@@ -262,8 +262,7 @@ class EngineSpec:
     random_seed: int = 0
     """``random`` only: the same seed gives the same whole model at any tensor-parallel size."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    expert_weights: Literal["auto", "fp8", "dequantized"] = "auto"
-    """Experts of an FP8 checkpoint in memory: as stored, or in ``dtype`` (twice the bytes)."""
+    expert_weights: Literal["auto", "fp8", "dequantized"] = "auto"  # of an FP8 checkpoint
     device: Literal["cpu", "cuda"] = "cpu"
     tensor_parallel_size: int = 1
     max_batch_tokens: int = 2048
@@ -298,5 +297,4 @@ class ModelInfo:
     """sha256 over config and weight files' digests (or the random seed)."""
     num_pages: int
     page_size: int
-    weight_bytes: int
-    """On this rank."""
+    weight_bytes: int  # on this rank

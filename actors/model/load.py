@@ -178,6 +178,15 @@ def _gpu_name() -> str:
     return str(torch.cuda.get_device_name())
 
 
+def _keep_router_biases(model: nn.Module) -> set[str]:
+    """Names of the routers' biases; the family compares scores in float32, so they stay so."""
+    for module in model.modules():
+        bias = module._buffers.get("e_score_correction_bias")
+        if bias is not None:
+            module._buffers["e_score_correction_bias"] = bias.float()
+    return {n for n, _ in model.named_buffers() if n.endswith("e_score_correction_bias")}
+
+
 def load_model(spec: EngineSpec, *, rank: int, world_size: int) -> LocalModel:
     """Load (or invent) this rank's share of a model; not collective.
 
@@ -191,12 +200,7 @@ def load_model(spec: EngineSpec, *, rank: int, world_size: int) -> LocalModel:
     model = _build(spec, facts, config, world_size)
     rotary = type(model.model.rotary_emb)(config=model.config).to(device)
     model.model.rotary_emb = nn.Identity()
-    # Routing scores are compared in float32 by the family itself; its bias must stay so.
-    for module in model.modules():
-        bias = module._buffers.get("e_score_correction_bias")
-        if bias is not None:
-            module._buffers["e_score_correction_bias"] = bias.float()
-    keep = {n for n, b in model.named_buffers() if n.endswith("e_score_correction_bias")}
+    keep = _keep_router_biases(model)
     model.to_empty(device=device)
     start, stop = vocab_rows(facts.vocab_size, rank, world_size)
     per_rank = -(-facts.vocab_size // world_size)
