@@ -130,11 +130,20 @@ class ReferenceDecoder:
         heat = state.temperatures[:rows, None]
         noise = gumbel_noise(state.keys[:rows], positions + 1, torch.arange(whole.shape[1]))
         chosen = torch.where(heat > 0, whole / heat.clamp_min(1e-9) + noise, whole).argmax(-1)
+        self._move(chosen)
+
+    def take(self, token_ids: Tensor) -> None:
+        self.state.step.zero_()
+        self._move(token_ids)
+
+    def _move(self, chosen: Tensor) -> None:
+        state, rows = self.state, len(chosen)
         state.history[int(state.step), :rows] = chosen.int()
-        state.tokens[:rows] = chosen
+        state.tokens[:rows] = chosen.clamp_min(0)
         state.positions[:rows] += 1
         state.left[:rows] -= 1
         ends = (chosen[:, None] == state.eos[:rows]).any(-1) | (state.left[:rows] <= 0)
+        ends |= chosen < 0
         live = state.live[:rows]
         running = torch.where(ends, 1, 2)
         state.live[:rows] = torch.where(live == 2, running, (live - 1).clamp_min(0)).int()

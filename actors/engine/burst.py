@@ -7,16 +7,19 @@ reads the tokens once per burst and drops what came after the end.
 
 While a burst runs, the next one of the same rows is launched behind it: the device knows their
 newest tokens, the host need not. So the device does not stand still while the host books a burst.
+In the same way a burst follows a general forward that chose a token for every running sequence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from actors.engine.bank import Bank
 from actors.engine.burst_fill import (
@@ -33,7 +36,7 @@ from actors.engine.fast_state import MAX_BURST, MAX_RAW_BURST, Features, reach_o
 from actors.engine.fusable import Row, fusable_row, is_kept, is_pooled, tokens_left
 from actors.engine.history import Arrival
 from actors.engine.reading import Reading
-from actors.engine.scheduler import Scheduler, Sequence
+from actors.engine.scheduler import Scheduler, Sequence, Span
 from actors.engine.steer import Plan
 from actors.engine.sums import take_slots, zero_slots
 
@@ -106,7 +109,7 @@ class Burst:
         running = scheduler.running
         if not running or len(running) > self.fast.sizes[-1] or scheduler.would_admit():
             return None
-        rows = [fusable_row(s, self.plan, self.capturer, self.bank, self.eos_ids) for s in running]
+        rows = [self._row(s) for s in running]
         served = [r for r in rows if r is not None]
         if len(served) < len(rows):
             return None
@@ -141,6 +144,49 @@ class Burst:
             keep_rows(state, alive, size, steers=features.steers)
         rewind_idle(state, len(rows), size)
         return self._launch(rows, steps, features)
+
+    def follow(
+        self,
+        scheduler: Scheduler,
+        spans: SequenceOf[Span],
+        sampling: SequenceOf[Sequence],
+        token_ids: Tensor,
+    ) -> None:
+        """Launch a burst behind a general forward whose tokens are on the device only. Collective.
+
+        To the rows it is as if the forward's last row of each had been a step of a burst. Nothing
+        is launched, and the host decides when it has the tokens, where some running sequence chose
+        none, where the fused step cannot serve one, or when others are to be let in.
+
+        Args:
+            scheduler: Of the bundle.
+            spans: The forward's rows; not booked yet.
+            sampling: Sequences that chose a token.
+            token_ids: Their tokens, ``[B]``.
+        """
+        if not sampling or len(sampling) < len(scheduler.running):
+            return
+        if len(sampling) > self.fast.sizes[-1]:
+            return
+        for span in spans:  # all but the last row are over; booking comes to the same later
+            span.sequence.num_computed = span.stop - 1
+            span.sequence.num_captured = max(span.sequence.num_captured, span.stop)
+        found = [self._row(s, ahead=1) for s in sampling]
+        rows = [row for row in found if row is not None]
+        left = [_left(row) - 1 for row in rows]
+        ending = sum(n <= 0 for n in left)
+        if len(rows) < len(found) or ending == len(rows) or scheduler.would_admit(ending=ending):
+            return
+        steps = scheduler.reserve(self._steps(rows, scheduler, left), ahead=1)
+        features = self._features(rows, 1 + steps)
+        if steps == 0 or features.keeps or not self.fast.is_ready(len(rows), features):
+            return
+        self._fill(rows, features.steers)
+        self.fast.take(token_ids)
+        self._flight = self._launch(rows, steps, features)
+
+    def _row(self, sequence: Sequence, *, ahead: int = 0) -> Row | None:
+        return fusable_row(sequence, self.plan, self.capturer, self.bank, self.eos_ids, ahead=ahead)
 
     def _steps(self, rows: list[Row], scheduler: Scheduler, steps_left: list[int]) -> int:
         """Steps worth launching at once, of rows that have so many left; some may have none."""

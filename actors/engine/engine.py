@@ -21,7 +21,7 @@ from actors.engine.burst import Burst
 from actors.engine.cache import PagedCache, cache_shape
 from actors.engine.collectives import Collectives
 from actors.engine.forward import Forward
-from actors.engine.landing import fetch
+from actors.engine.landing import start_fetch
 from actors.engine.pages import PageTable
 from actors.engine.sampler import Sampled, sample
 from actors.engine.scheduler import Scheduler
@@ -246,8 +246,7 @@ class Engine:
         hidden = self.rows_forward.run(batch, sites)
         run.capturer.end()
         sampled = self._sample(batch, hidden)
-        run.while_waiting()
-        tokens = fetch(sampled.token_ids).tolist() if sampled else []
+        tokens = self._fetch_tokens(run, batch, sampled) if sampled else []
         run.take_step(batch.spans, batch.sampling, sampled, tokens)
         run.num_decode += batch.num_decode
         run.num_prefill += batch.num_rows - batch.num_decode
@@ -256,6 +255,16 @@ class Engine:
             run.decode_s += spent
         else:
             run.prefill_s += spent
+
+    def _fetch_tokens(self, run: BundleRun, batch: Batch, sampled: Sampled) -> list[int]:
+        """The chosen tokens; meanwhile a burst may be on its way, and the host prepares."""
+        coming = start_fetch(sampled.token_ids)
+        if run.burst is not None:
+            run.burst.follow(run.scheduler, batch.spans, batch.sampling, sampled.token_ids)
+        run.while_waiting()
+        coming.wait()
+        tokens: list[int] = coming.host.tolist()
+        return tokens
 
     @torch.inference_mode()
     def _sample(self, batch: Batch, hidden_ND: torch.Tensor) -> Sampled | None:

@@ -10,18 +10,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from actors.engine.all_reduce import AllReduce
 from actors.engine.cache import PagedCache
 from actors.engine.collectives import Collectives
+from actors.engine.fast_choice import choose_tokens, take_tokens
 from actors.engine.fast_layers import Dense, Experts, FastLayer, Heads, Latent
 from actors.engine.fast_state import OVERRUN, DecodeState, Features, batch_sizes
 from actors.engine.homes import Staging
 from actors.engine.join import Joiner
 from actors.engine.kept_rows import KeptRows, key_of
-from actors.kernels.choose import PART, advance, choose_local
 from actors.kernels.decode_attention import decode_attention, num_splits
 from actors.kernels.embed import embed_local
 from actors.kernels.moe import Scratch, make_scratch, run_experts
@@ -149,6 +148,10 @@ class FastDecoder:
         else:
             graph.replay()
 
+    def take(self, token_ids: Tensor) -> None:
+        """Give the first rows tokens that a general forward chose."""
+        take_tokens(self.state, token_ids)
+
     def _step(self, rows: int, features: Features) -> None:
         state, model = self.state, self.model
         self._reach = features.reach
@@ -175,7 +178,7 @@ class FastDecoder:
                 capture=state.capturing(number, rows) if features.captures else None,
                 keep=self._keeping.place(number, features, state.step),
             )  # fmt: skip
-        self._choose(normed)
+        choose_tokens(state, model, self.collectives, normed)
 
     def _scratch(self, rows: int) -> Scratch | None:
         moe = next((la.mlp for la in self.layers if isinstance(la.mlp, Experts)), None)
@@ -268,29 +271,3 @@ class FastDecoder:
         if mlp.fp8 is not None:
             return run_fp8_experts(normed, *mlp.fp8, scratch)
         return run_experts(normed, mlp.gate_up, mlp.down, scratch)
-
-    def _choose(self, normed: Tensor) -> None:
-        """Choose every row's next token and move on. Collective."""
-        state, model, rows = self.state, self.model, normed.shape[0]
-        logits = torch.mm(normed, model.head_VD.t(), out_dtype=torch.float32)
-        parts = -(-logits.shape[1] // PART)
-        scratch = (
-            torch.empty(rows, parts, dtype=torch.float32, device=self.device),
-            torch.empty(rows, parts, dtype=torch.int32, device=self.device),
-        )
-        best = torch.empty(rows, 2, dtype=torch.float32, device=self.device)
-        choose_local(
-            logits, state.keys[:rows], state.positions[:rows], state.temperatures[:rows], scratch,
-            best, held=model.vocab_stop - model.vocab_start, start=model.vocab_start,
-        )  # fmt: skip
-        world = self.collectives.world_size
-        gathered = best[None]
-        if world > 1:
-            gathered = torch.empty(world, rows, 2, dtype=torch.float32, device=self.device)
-            dist.all_gather_into_tensor(
-                gathered.view(-1), best.view(-1), group=self.collectives.group
-            )
-        advance(
-            gathered, state.tokens, state.positions, state.live, state.eos, state.left,
-            state.history, state.step,
-        )  # fmt: skip

@@ -29,9 +29,18 @@ class Row:
 
 
 def fusable_row(
-    sequence: Sequence, plan: Plan, capturer: Capturer, bank: Bank, eos_ids: tuple[int, ...]
+    sequence: Sequence,
+    plan: Plan,
+    capturer: Capturer,
+    bank: Bank,
+    eos_ids: tuple[int, ...],
+    *,
+    ahead: int = 0,
 ) -> Row | None:
-    """The row of a sequence that lacks one token, or None when only the general step serves it."""
+    """The row of a sequence that lacks one token, or None when only the general step serves it.
+
+    ``ahead`` rows of it are on their way already: what they are does not matter.
+    """
     request, s = sequence.request, sequence.request.sampling
     plain = not (s.top_k or s.top_p < 1 or s.min_p or s.stop_strings)
     if sequence.num_missing != 1 or not plain or s.repetition_penalty != 1.0:
@@ -40,12 +49,13 @@ def fusable_row(
         return None
     if len(s.stop_ids) + len(eos_ids) > MAX_EOS or len(bank.slot_of) >= BANK_SLOTS:
         return None
-    entries = _entries_from(plan.entries.get(request.id, []), sequence.num_computed)
+    position = sequence.num_computed + ahead
+    entries = _entries_from(plan.entries.get(request.id, []), position)
     if entries is None:
         return None
     if not request.capture:
         return Row(sequence, entries, None, None)
-    live = [r for r in capturer.readings(request) if _reads_after(r, sequence)]
+    live = [r for r in capturer.readings(request) if _reads_after(r, sequence, position)]
     pooled, raw = [r for r in live if is_pooled(r)], [r for r in live if is_kept(r)]
     if len(pooled) > 1 or len(raw) > 1 or len(pooled) + len(raw) < len(live):
         return None
@@ -88,14 +98,14 @@ def _entries_from(entries: list[Entry], position: int) -> list[Entry] | None:
     return found
 
 
-def _reads_after(reading: Reading, sequence: Sequence) -> bool:
+def _reads_after(reading: Reading, sequence: Sequence, position: int) -> bool:
     selector = reading.selector
     if selector.frame == "prompt":
         return False
     if selector.is_open or selector.stop is None:
         return True
     base = sequence.request.prompt_length if selector.frame == "response" else 0
-    return base + selector.stop > sequence.num_computed
+    return base + selector.stop > position
 
 
 def is_pooled(reading: Reading) -> bool:

@@ -62,14 +62,22 @@ def land(values: Tensor, good: Tensor | None = None) -> Landing:
 
 def fetch(values: Tensor) -> Tensor:
     """Few values on the host, waited for: a step's tokens must not wait for rows on their way."""
+    coming = start_fetch(values)
+    coming.wait()
+    return coming.host
+
+
+def start_fetch(values: Tensor) -> Landing:
+    """``fetch`` that is waited for later, when more work may have been launched."""
     if not values.is_cuda:
-        return values
+        return Landing(values, None)
     from actors.kernels.fetch import fetch_into  # Triton: GPU only
 
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
     fetch_into(host, values.contiguous())
-    torch.cuda.current_stream(values.device).synchronize()
-    return host
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(values.device))
+    return Landing(host, None, event)
 
 
 def copy_stream(device: torch.device) -> Any:

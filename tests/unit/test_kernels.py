@@ -17,7 +17,8 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed: kernels are tested where it is")
 
-from actors.engine.fast_state import reach_of
+from actors.engine.fast_choice import take_tokens
+from actors.engine.fast_state import DecodeState, reach_of
 from actors.engine.sampler import gumbel_noise
 from actors.kernels import (
     choose,
@@ -331,3 +332,20 @@ def test_exchange_steers_pools_and_keeps_as_the_residual_step_does() -> None:
     for ours, theirs in zip(*found, strict=True):
         assert torch.equal(ours, theirs)
     assert torch.equal(found[0][2][2], found[0][0])
+
+
+def test_tokens_from_elsewhere_move_rows_as_a_step_does() -> None:
+    state = DecodeState(num_layers=1, max_rows=8, max_pages=3, width=2, device=torch.device("cpu"))
+    state.step.fill_(7)
+    state.positions[:6] = ints(4, 4, 9, 1, 2, 3)
+    state.left[:6] = ints(5, 5, 5, 1, 5, 5)
+    state.live[:6] = ints(2, 2, 2, 2, 1, 2)
+    state.eos.fill_(-2)
+    state.eos[1, 3] = 163839
+    take_tokens(state, torch.tensor([5, 163839, -1, 8, 9]))
+    assert state.tokens[:6].tolist() == [5, 163839, 0, 8, 9, 0]
+    assert state.positions[:6].tolist() == [5, 5, 10, 2, 3, 3]  # the last is not one of them
+    assert state.left[:6].tolist() == [4, 4, 4, 0, 4, 5]
+    # It goes on, met its end token, is no number, was the last one, was over.
+    assert state.live[:6].tolist() == [2, 1, 1, 1, 0, 2]
+    assert state.history[0, :5].tolist() == [5, 163839, -1, 8, 9]
