@@ -179,8 +179,9 @@ class Burst:
             return
         steps = scheduler.reserve(self._steps(rows, scheduler, left), ahead=1)
         features = self._features(rows, 1 + steps)
-        if steps == 0 or features.keeps or not self.fast.is_ready(len(rows), features):
+        if steps == 0 or features.keeps:
             return
+        self.fast.prepare(len(rows), features)
         self._fill(rows, features.steers)
         self.fast.take(token_ids)
         self._flight = self._launch(rows, steps, features)
