@@ -39,7 +39,7 @@ class Checkpoint:
     def __init__(
         self, folder: Path, stack: ExitStack, block: tuple[int, int] | None = None
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._block = block
         """Rows and columns that share a scale, in a checkpoint with FP8 weights."""
         self._stack = stack
@@ -61,13 +61,13 @@ class Checkpoint:
         file = self._file_of.get(name)
         if file is None:
             raise UserError(
-                f"model.path={str(self._folder)!r} lacks the tensor {name!r}; "
+                f"model.path={str(self.folder)!r} lacks the tensor {name!r}; "
                 "the checkpoint does not match its config.json."
             )
         if Path(file).name != file:
-            raise UserError(f"model.path={str(self._folder)!r} names a weight file {file!r}.")
+            raise UserError(f"model.path={str(self.folder)!r} names a weight file {file!r}.")
         if file not in self._open:
-            handle = safe_open(self._folder / file, framework="pt")
+            handle = safe_open(self.folder / file, framework="pt")
             self._open[file] = self._stack.enter_context(handle)
         return self._open[file].get_slice(name)
 
@@ -101,7 +101,7 @@ class Checkpoint:
     def _fits(self, name: str, got: Tensor, out: Tensor) -> None:
         if got.shape != out.shape:
             raise UserError(
-                f"model.path={str(self._folder)!r} has {name!r} with {tuple(got.shape)} values for "
+                f"model.path={str(self.folder)!r} has {name!r} with {tuple(got.shape)} values for "
                 f"{tuple(out.shape)}; the checkpoint does not match its config.json."
             )
 
@@ -111,7 +111,7 @@ class Checkpoint:
         """What FP8 rows and columns from ``start`` on stand for, float32."""
         if self._block is None:
             raise UserError(
-                f"model.path={str(self._folder)!r} holds FP8 weights ({name}), of which its "
+                f"model.path={str(self.folder)!r} holds FP8 weights ({name}), of which its "
                 "config.json says nothing; give the config.json that belongs to these weights."
             )
         scales = self._scales(name, (got.shape[0], got.shape[1]), start, expert)
@@ -189,7 +189,7 @@ class Checkpoint:
             got, start = self._part(name, part)
         if got.dtype != FP8 or self._block is None:
             raise UserError(
-                f"model.path={str(self._folder)!r} has {name!r} in {got.dtype}, but its "
+                f"model.path={str(self.folder)!r} has {name!r} in {got.dtype}, but its "
                 "config.json says that its experts are FP8; set model.expert_weights=dequantized."
             )
         self._fits(name, got, matrix.values)

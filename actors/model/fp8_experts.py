@@ -19,6 +19,7 @@ from actors.model.family import RANDOM_STD, ModelFacts
 from actors.model.quantized import ExpertBlocks
 from actors.model.random_weights import fill_normal_, name_key
 from actors.model.shard import Slice, find_slice
+from conf.errors import UserError
 
 RANDOM_SCALE = RANDOM_STD * 3.5 / LARGEST
 """Of every block of random experts; no random weight is further than 3.5 deviations from 0."""
@@ -107,11 +108,12 @@ def fill_fp8_experts(
     """Read, or invent, every FP8 expert's part of this rank.
 
     Raises:
-        UserError: The checkpoint's experts are not FP8, or not of the shape promised.
+        UserError: The checkpoint's experts are not FP8, not of the shape promised, or no numbers.
     """
     for prefix, experts in model.named_modules():
         if not prefix.endswith(".experts") or not is_fp8(experts):
             continue
+        not_numbers = torch.zeros((), dtype=torch.bool, device=experts.gate_up_proj.device)
         for matrix in matrices(prefix, experts, facts.num_experts):
             rows, columns = matrix.values.shape
             shape: tuple[int, ...] = (
@@ -126,6 +128,12 @@ def fill_fp8_experts(
                 matrix.scales.fill_(RANDOM_SCALE)
             else:
                 checkpoint.copy_fp8(prefix, matrix, part, rank=rank, world_size=world)
+                not_numbers |= matrix.values.float().isnan().any()
+        if checkpoint is not None and not_numbers:
+            raise UserError(
+                f"model.path={str(checkpoint.folder)!r} holds FP8 weights in {prefix} that are not "
+                "numbers; download the checkpoint again."
+            )
 
 
 def random_numbers(name: str, like: Tensor, columns: int, part: Slice | None, seed: int) -> Tensor:

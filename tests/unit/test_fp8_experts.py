@@ -205,3 +205,19 @@ def test_an_expert_of_another_shape_is_named(folders, tmp_path):
     save_file(load_file(quantized / fp8.WEIGHTS), tmp_path / fp8.WEIGHTS)
     with pytest.raises(UserError, match=r"with \(128, 72\) values for \(64, 72\)"):
         load_model(tiny.spec(tmp_path, expert_weights="fp8"), rank=0, world_size=1)
+
+
+def test_weights_that_are_not_numbers_are_named(folders, tmp_path):
+    quantized, _ = folders["qwen3_moe"]
+    (tmp_path / "config.json").write_text((quantized / "config.json").read_text())
+    tensors = load_file(quantized / fp8.WEIGHTS)
+    name = "model.layers.1.mlp.experts.3.down_proj.weight"
+    tensors[name].view(torch.uint8)[70, 127] = 0xFF
+    save_file(tensors, tmp_path / fp8.WEIGHTS)
+    load_model(
+        tiny.spec(tmp_path, expert_weights="fp8", tensor_parallel_size=2), rank=0, world_size=2
+    )
+    with pytest.raises(UserError, match=r"in model\.layers\.1\.mlp\.experts that are not numbers"):
+        load_model(
+            tiny.spec(tmp_path, expert_weights="fp8", tensor_parallel_size=2), rank=1, world_size=2
+        )
