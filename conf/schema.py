@@ -47,7 +47,8 @@ class ModelConfig:
     """float32 or bfloat16: arithmetic of the forward pass."""
     expert_weights: str = "auto"
     """Experts of an FP8 checkpoint: fp8 keeps them so in memory, dequantized turns them into
-    ``dtype`` as they are read (twice the memory); auto: fp8 on GPUs where it fits the ranks."""
+    ``dtype`` as they are read (twice the memory). auto: fp8 on GPUs in bfloat16, where all experts
+    are FP8 and the ranks' parts fit their blocks; GPUs before Ada and Hopper need dequantized."""
     weights: str = "checkpoint"
     """checkpoint, or random: random weights of this shape, to try a cluster without a download."""
     random_seed: int = 0

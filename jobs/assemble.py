@@ -42,16 +42,20 @@ class Identity:
     num_layers: int
     judge: str
     """Name and version."""
+    experts: str | None = None
+    """fp8, ``dtype``, or None for a dense model."""
 
     @property
     def model(self) -> dict[str, Json]:
         """The part of every question that the model answers."""
-        return {
+        asked: dict[str, Json] = {
             "model": self.model_digest,
             "dtype": self.dtype,
             "tokenizer": self.tokenizer_digest,
             "engine": NUMERICS["engine"],
         }
+        # Left out where experts are like the rest, so that this changes no other answer's name.
+        return asked | ({"experts": self.experts} if self.experts == "fp8" else {})
 
 
 def assemble(request: JobRequest, identity: Identity, source: Identity | None = None) -> list[Work]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from actors.group_spec import Backend, GroupSpec
-from actors.model.family import ModelFacts, check_model, read_model_digest
+from actors.model.family import ModelFacts, check_model, kept_blocks, read_model_digest
 from actors.request import EngineSpec
 from conf.errors import UserError
 from conf.resolve import JobRequest, extraction_request
@@ -75,7 +75,8 @@ def read_model(request: JobRequest) -> Model:
     spec = engine_spec(request)
     facts = check_model(spec)
     if spec.weights == "checkpoint":
-        check_weight_files(spec.model_path, facts)
+        keeps = kept_blocks(spec, facts, spec.tensor_parallel_size) is not None
+        check_weight_files(spec.model_path, facts, keeps_fp8=keeps)
     check_layers(request, facts.num_layers)
     config = request.config
     longest = most_tokens(facts, spec)
@@ -124,11 +125,21 @@ def read_models(request: JobRequest) -> dict[str, Model]:
     return models
 
 
+def experts_held(model: Model) -> str | None:
+    """What the ranks' experts are held in: fp8 or the model's dtype; None for a dense model."""
+    if not model.facts.num_experts:
+        return None
+    spec = model.spec
+    blocks = kept_blocks(spec, model.facts, spec.tensor_parallel_size)
+    return "fp8" if blocks else spec.dtype
+
+
 def identity(request: JobRequest, model: Model, judge: str) -> Identity:
     """What the answers to this point depend on besides its settings."""
     return Identity(
         model_digest=model.digest,
         dtype=model.spec.dtype,
+        experts=experts_held(model),
         tokenizer_digest=tokenizer_digest(request.model_path),
         num_layers=model.facts.num_layers,
         judge=judge,

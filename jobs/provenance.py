@@ -5,9 +5,8 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
-from actors.model.family import kept_blocks
 from conf.resolve import JobRequest
-from jobs.preflight import Model
+from jobs.preflight import Model, experts_held
 from jobs.task import NUMERICS, Json
 
 PACKAGES = ("torch", "transformers", "ray", "numpy", "scikit-learn", "pyarrow", "traitmill")
@@ -27,12 +26,11 @@ def versions() -> dict[str, str]:
 def provenance(request: JobRequest, model: Model) -> dict[str, Json]:
     """The part that all tasks of a run share."""
     spec = model.spec
-    in_fp8 = kept_blocks(spec, model.facts, spec.tensor_parallel_size)
     return {
         "model": request.model_name,
         "model_digest": model.digest,
         "dtype": spec.dtype,
-        "expert_weights": "fp8" if in_fp8 else spec.dtype,
+        "expert_weights": experts_held(model),
         "device": spec.device,
         "tensor_parallel_size": spec.tensor_parallel_size,
         "numerics": dict(NUMERICS),

@@ -22,15 +22,17 @@ FP8_TYPES = {"F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 SCALE_TYPES = {"F32", "BF16", "F16", "F8_E8M0"}
 _LENGTH = struct.Struct("<Q")
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+_EXPERT = re.compile(r"\.(?:experts|shared_experts)\.(?:\d+\.)?\w+_proj(?:\.weight)?$")
 _EMBEDDING = re.compile(r"(?:^|\.)embed_tokens\.weight$")
 
 
-def check_weight_files(model_path: str, facts: ModelFacts) -> None:
+def check_weight_files(model_path: str, facts: ModelFacts, *, keeps_fp8: bool = False) -> None:
     """Refuse weights that are damaged, incomplete or of another shape than config.json says.
 
     Args:
         model_path: Folder with at least one safetensors file.
         facts: What its config.json says.
+        keeps_fp8: Experts are to stay FP8 in memory, so they must be FP8 in the files.
 
     Raises:
         UserError: Names the folder, the file or number at fault, and the way out.
@@ -40,6 +42,8 @@ def check_weight_files(model_path: str, facts: ModelFacts) -> None:
     for name in _names(folder):
         tensors.update(_tensors(folder, name))
     _check_scales(folder, tensors, facts)
+    if keeps_fp8:
+        _check_experts(folder, tensors, facts)
     shapes = {name: shape for name, (_, shape) in tensors.items()}
     layers = {int(found[1]) for found in map(_LAYER.search, shapes) if found}
     if layers and max(layers) + 1 < facts.num_layers:
@@ -66,6 +70,20 @@ def _check_scales(
         if held != wanted or kind not in SCALE_TYPES:
             said = f"{list(block)}: {wanted} scales of floating point"
             _misfit(folder, f"{kind} scales {held} for {name}", "weight_block_size", said)
+
+
+def _check_experts(
+    folder: Path, tensors: Mapping[str, tuple[str, list[int]]], facts: ModelFacts
+) -> None:
+    """Every expert that is loaded is FP8; what is not leaves no way to keep the others so."""
+    for name, (dtype, _) in tensors.items():
+        found = _LAYER.search(name)
+        is_loaded = found and int(found[1]) < facts.num_layers
+        if is_loaded and _EXPERT.search(name) and dtype != "F8_E4M3":
+            raise UserError(
+                f"model.path={str(folder)!r} holds {name} in {dtype}, and experts that stay FP8 "
+                "must all be FP8 there; set model.expert_weights=dequantized (twice the memory)."
+            )
 
 
 def _names(folder: Path) -> list[str]:

@@ -86,6 +86,8 @@ class Burst:
     _new_slots: list[int] = field(default_factory=list)
     """Slots that still hold another sequence's sums."""
     _bank_loaded: bool = False
+    _wanted: list[tuple[int, Features]] = field(default_factory=list)
+    """Rows and features that a burst could not follow with, for want of a graph."""
 
     def __post_init__(self) -> None:
         self._free_slots = list(range(self.fast.state.max_rows - 1, -1, -1))
@@ -118,7 +120,9 @@ class Burst:
             return None
         features = self._features(served, steps)
         # Collective, and the same on every rank.
-        self.fast.prepare(len(served), features)
+        for wanted in (*self._wanted, (len(served), features)):
+            self.fast.prepare(*wanted)
+        self._wanted.clear()
         self._fill(served, features.steers)
         return self._launch(served, steps, features)
 
@@ -181,7 +185,9 @@ class Burst:
         features = self._features(rows, 1 + steps)
         if steps == 0 or features.keeps:
             return
-        self.fast.prepare(len(rows), features)
+        if not self.fast.is_ready(len(rows), features):
+            self._wanted.append((len(rows), features))  # the tokens must not wait for it
+            return
         self._fill(rows, features.steers)
         self.fast.take(token_ids)
         self._flight = self._launch(rows, steps, features)

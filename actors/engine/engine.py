@@ -246,7 +246,7 @@ class Engine:
         hidden = self.rows_forward.run(batch, sites)
         run.capturer.end()
         sampled = self._sample(batch, hidden)
-        tokens = self._fetch_tokens(run, batch, sampled) if sampled else []
+        tokens = self._fetch_tokens(run, batch, sampled)
         run.take_step(batch.spans, batch.sampling, sampled, tokens)
         run.num_decode += batch.num_decode
         run.num_prefill += batch.num_rows - batch.num_decode
@@ -256,8 +256,11 @@ class Engine:
         else:
             run.prefill_s += spent
 
-    def _fetch_tokens(self, run: BundleRun, batch: Batch, sampled: Sampled) -> list[int]:
+    def _fetch_tokens(self, run: BundleRun, batch: Batch, sampled: Sampled | None) -> list[int]:
         """The chosen tokens; meanwhile a burst may be on its way, and the host prepares."""
+        if sampled is None:
+            run.while_waiting()
+            return []
         coming = start_fetch(sampled.token_ids)
         if run.burst is not None:
             run.burst.follow(run.scheduler, batch.spans, batch.sampling, sampled.token_ids)

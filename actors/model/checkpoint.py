@@ -189,8 +189,8 @@ class Checkpoint:
             got, start = self._part(name, part)
         if got.dtype != FP8 or self._block is None:
             raise UserError(
-                f"model.path={str(self.folder)!r} has {name!r} in {got.dtype}, but its "
-                "config.json says that its experts are FP8; set model.expert_weights=dequantized."
+                f"model.path={str(self.folder)!r} has {name!r} in {got.dtype}, and experts that "
+                "stay FP8 must all be FP8 there; set model.expert_weights=dequantized."
             )
         self._fits(name, got, matrix.values)
         shape = (got.shape[0], got.shape[1])

@@ -61,10 +61,22 @@ def expert_blocks(config: dict[str, Any], width: int) -> ExpertBlocks | None:
     block = block_shape(config)
     if block is None or not width:
         return None
-    kept = config["quantization_config"].get("modules_to_not_convert") or ()
-    if any("experts" in str(name) for name in kept):
+    if _leaves_experts_out(config):
         return None
     rows, columns = math.gcd(block[0], width), math.gcd(block[1], width)
     if columns < LEAST_COLUMNS or block[1] % LEAST_COLUMNS or columns % LEAST_COLUMNS:
         return None
     return ExpertBlocks(gate_up=(rows, block[1]), down=(block[0], columns))
+
+
+def _leaves_experts_out(config: dict[str, Any]) -> bool:
+    """True when some layer's experts were not converted; a layer, or a part of names, says so."""
+    entries = config["quantization_config"].get("modules_to_not_convert")
+    if not entries:
+        return False
+    first = int(config.get("first_k_dense_replace") or 0)
+    layers = range(first, int(config["num_hidden_layers"]))
+    owners = ("experts.0", "shared_experts")
+    names = [f".model.layers.{n}.mlp.{owner}.gate_proj." for n in layers for owner in owners]
+    # Whole words of a name: ``gate`` is the router, and no part of ``gate_proj``.
+    return any(f".{entry}." in name for entry in map(str, entries) for name in names)

@@ -127,6 +127,14 @@ def test_other_weights_change_every_id():
     assert not set(here.values()) & set(there.values())
 
 
+def test_experts_in_fp8_give_other_answers_and_those_in_the_models_type_the_same():
+    plain, in_fp8 = (replace(IDENTITY, experts=kind) for kind in ("float32", "fp8"))
+    here = ids("pipeline")
+    assert ids("pipeline", identity=plain) == here
+    there = ids("pipeline", identity=in_fp8)
+    assert not set(here.values()) & set(there.values())
+
+
 def test_another_judge_asks_the_model_nothing_new():
     other = Identity(
         model_digest="a" * 64,

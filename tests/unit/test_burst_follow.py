@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from actors.engine.bundle_run import BundleRun
 from actors.engine.burst import Burst
 from actors.engine.engine import Engine
 from actors.engine.landing import Landing
@@ -161,6 +162,55 @@ def test_a_prompt_in_chunks_keeps_the_host_in_charge(tmp_path: Path, followed: l
     assert_same(engine.run(work), single)
     assert not any(followed[:2])  # three chunks
     assert any(followed[2:])
+
+
+def test_nothing_follows_where_others_are_to_be_let_in(
+    tmp_path: Path, followed: list[bool]
+) -> None:
+    engine = tiny.engine(tiny.save("mistral", tmp_path), max_batch_tokens=24)
+    work = bundle(engine, count=6, lengths=(12,), ignore_eos=True)
+    apart = tuple(
+        replace(r, token_ids=tuple(range(3 + 12 * i, 15 + 12 * i)))
+        for i, r in enumerate(work.requests)
+    )
+    work = replace(work, requests=apart)
+    single = engine.run(work)
+    engine.fast = ReferenceDecoder(engine)
+    engine.run(work)
+    followed.clear()
+    assert_same(engine.run(work), single)
+    assert followed == [False, False, True]  # two prompts in each forward
+
+
+def test_pages_that_run_out_change_no_answer(tmp_path: Path, followed: list[bool]) -> None:
+    path = tiny.save("qwen3_moe", tmp_path)
+    roomy = tiny.engine(path)
+    work = bundle(roomy, count=16, lengths=(14, 40, 25), ignore_eos=True)
+    single = roomy.run(work)
+    small = tiny.engine(path, kv_cache_bytes=44 * 4 * 2 * 2 * 12 * 3 * 4)
+    assert small.info.num_pages == 44
+    small.fast = ReferenceDecoder(small)
+    small.run(work)
+    followed.clear()
+    assert_same(small.run(work), single)
+    assert any(followed)
+
+
+def test_the_host_is_not_idle_in_a_forward_that_chooses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = tiny.engine(tiny.save("mistral", tmp_path), max_batch_tokens=24)
+    work = bundle(engine, count=1, lengths=(1,), ignore_eos=True)
+    long = replace(work.requests[0], token_ids=tuple(range(3, 73)), capture=())
+    seen, waiting = [], BundleRun.while_waiting
+
+    def note(self: BundleRun) -> None:
+        seen.append(self.num_steps)
+        waiting(self)
+
+    monkeypatch.setattr(BundleRun, "while_waiting", note)
+    engine.run(replace(work, requests=(long,)))
+    assert seen == [0, 1, 2]  # 24, 24 and 22 rows
 
 
 def follow_on_two_ranks(rank: int, size: int, path: str) -> Any:

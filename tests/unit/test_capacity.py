@@ -13,6 +13,7 @@ from actors.model.memory import RankWeights, rank_weights
 from actors.request import EngineSpec
 from jobs.capacity import SPEEDS, Speed, bundle_seconds, size_memory, step_seconds
 from jobs.demand import Demand
+from tests.benchmarks.shapes import FP8, write_shape
 
 ROOT = Path(__file__).resolve().parents[2]
 ASKED = Demand(
@@ -111,3 +112,20 @@ def test_decoding_mistral_on_four_gpus_is_predicted_within_a_factor_of_two(tmp_p
 def test_every_speed_names_a_record_that_is_there(device):
     record = json.loads((ROOT / SPEEDS[device].source).read_text())
     assert record["rows"]
+
+
+def test_kimi_k2_fits_eight_gpus_where_its_experts_stay_fp8(tmp_path):
+    path = write_shape("kimi_k2", tmp_path, quantization_config=FP8)
+    facts, gpu = read_model_facts(str(path)), 141 * 10**9
+    spec = EngineSpec(
+        model_path=str(path), weights="random", dtype="bfloat16", device="cuda",
+        tensor_parallel_size=8,
+    )  # fmt: skip
+    memory = size_memory(facts, spec, [[ASKED]], gpu)
+    assert (memory.misfit, round(memory.weights / 1e9)) == (None, 132)
+    wide = dataclasses.replace(spec, expert_weights="dequantized")
+    assert size_memory(facts, wide, [[ASKED]], gpu).misfit.endswith("tensor_parallel_size=32")
+    four = dataclasses.replace(spec, tensor_parallel_size=4)
+    assert size_memory(facts, four, [[ASKED]], gpu * 1.1).misfit.endswith("parallel_size=8")
+    reading = bundle_seconds(facts, spec, [ASKED], memory)
+    assert reading < 0.7 * bundle_seconds(facts, wide, [ASKED], memory)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from actors.model.block_scales import FP8
-from actors.model.family import check_model, kept_blocks, read_model_facts
+from actors.model.family import (
+    check_model,
+    kept_blocks,
+    read_model_digest,
+    read_model_facts,
+)
 from actors.model.fp8_experts import block_scaled
 from actors.model.load import load_model
-from actors.model.memory import rank_weights
+from actors.model.memory import RankWeights, rank_weights
 from actors.model.quantized import SCALE_SUFFIX, expert_blocks
 from conf.errors import UserError
+from jobs.weight_files import check_weight_files
 from tests import fp8, oracle, tiny
 from tests.tiny import ask
 
@@ -221,3 +229,67 @@ def test_weights_that_are_not_numbers_are_named(folders, tmp_path):
         load_model(
             tiny.spec(tmp_path, expert_weights="fp8", tensor_parallel_size=2), rank=1, world_size=2
         )
+
+
+@pytest.mark.parametrize(
+    ("entries", "is_kept"),
+    [
+        (["lm_head", "model.layers.1.mlp.gate", "gate", "model.layers.0"], True),
+        (["model.layers.2"], False),
+        (["model.layers.2.mlp"], False),
+        (["mlp.shared_experts"], False),
+        (["model.layers.1.mlp.experts"], False),
+    ],
+)
+def test_a_layer_that_was_left_out_of_fp8_is_dequantized_with_the_rest(folders, entries, is_kept):
+    facts = read_model_facts(str(folders["deepseek_v3"][0]))
+    quant = {**facts.config["quantization_config"], "modules_to_not_convert": entries}
+    config = {**facts.config, "quantization_config": quant}
+    assert (expert_blocks(config, 128) is not None) == is_kept
+
+
+def test_experts_that_are_not_all_fp8_are_refused_before_any_rank_starts(folders, tmp_path):
+    quantized, meant = folders["deepseek_v3"]
+    (tmp_path / "config.json").write_text((quantized / "config.json").read_text())
+    tensors, plain = load_file(quantized / fp8.WEIGHTS), load_file(meant / fp8.WEIGHTS)
+    name = "model.layers.2.mlp.shared_experts.up_proj.weight"
+    tensors[name] = plain[name].bfloat16()
+    beyond = "model.layers.3.mlp.experts.0.up_proj.weight"  # of no layer that is loaded
+    tensors[beyond] = tensors[name].clone()
+    del tensors[name + SCALE_SUFFIX]
+    save_file(tensors, tmp_path / fp8.WEIGHTS, metadata={"format": "pt"})
+    facts = read_model_facts(str(tmp_path))
+    check_weight_files(str(tmp_path), facts)
+    with pytest.raises(UserError) as caught:
+        check_weight_files(str(tmp_path), facts, keeps_fp8=True)
+    assert f"holds {name} in BF16" in str(caught.value)
+    assert "set model.expert_weights=dequantized" in str(caught.value)
+    check_weight_files(str(quantized), facts, keeps_fp8=True)
+
+
+def test_a_gpu_that_knows_no_fp8_is_refused_by_name(folders, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA A100")
+    spec = tiny.spec(folders["qwen3_moe"][0], device="cuda", dtype="bfloat16")
+    with pytest.raises(UserError, match=r"NVIDIA A100 cannot read; set model\.expert_weights"):
+        load_model(spec, rank=0, world_size=1)
+
+
+def test_random_experts_of_an_fp8_model_have_a_digest_of_their_own(folders):
+    quantized, meant = folders["qwen3_moe"]
+    spec = tiny.spec(quantized, weights="random")
+    whole = hashlib.sha256((quantized / "config.json").read_bytes())
+    whole.update(b"random/0/0.02/fp8")
+    assert read_model_digest(spec) == whole.hexdigest()
+    whole = hashlib.sha256((meant / "config.json").read_bytes())
+    whole.update(b"random/0/0.02")
+    assert read_model_digest(tiny.spec(meant, weights="random")) == whole.hexdigest()
+
+
+def test_bytes_of_fp8_experts_by_hand():
+    weights = RankWeights(embedding=7, shared=100, experts=800, active_share=0.25, fp8_bytes=900)
+    assert weights.held_bytes(2) == 2 * 107 + 900
+    assert weights.read_bytes(1, 2) == 2 * 100 + 225
+    assert weights.read_bytes(2, 2) == 2 * 100 + 900 * (1 - 0.75**2)
+    plain = replace(weights, fp8_bytes=0)
+    assert (plain.held_bytes(2), plain.read_bytes(1, 2)) == (2 * 907, 2 * 300)

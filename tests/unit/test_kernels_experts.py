@@ -141,16 +141,16 @@ WIDTHS = {
 
 
 @LOOPS
-@pytest.mark.parametrize("rows", [1, 2, 12, 70])
+@pytest.mark.parametrize(("rows", "shared"), [(1, 0), (2, 1), (12, 0), (12, 1), (70, 1)])
 @pytest.mark.parametrize("name", WIDTHS)
-def test_fp8_experts_equal_experts_of_the_numbers_meant(name: str, rows: int) -> None:
+def test_fp8_experts_equal_experts_of_the_numbers_meant(name: str, rows: int, shared: int) -> None:
     hidden, width, at_gate, at_down = WIDTHS[name]
-    experts, top = 6, 2
+    experts, top = 6 + shared, 2
     gate_up, gate_up_meant = _blocks(experts, 2 * width, hidden, at_gate, 3)
     down, down_meant = _blocks(experts, hidden, width, at_down, 5)
-    x, logits = random(rows, hidden), random(rows, experts, seed=1)
-    scratch = moe.make_scratch(rows, top, experts, width, hidden, x)
-    routing = route.Routing(top, False, True, 1.0, 0)
+    x, logits = random(rows, hidden), random(rows, 6, seed=1)
+    scratch = moe.make_scratch(rows, top + shared, experts, width, hidden, x)
+    routing = route.Routing(top, False, True, 1.0, shared)
     route.choose_experts(logits, None, routing, scratch.ids, scratch.weights)
     want = torch.zeros(rows, hidden)
     for row in range(rows):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import replace
 from importlib import metadata
 
 import pytest
 
 from conf.resolve import JobRequest
 from jobs.entry import main
-from jobs.preflight import read_model
+from jobs.preflight import experts_held, identity, read_model
 from jobs.provenance import PACKAGES, provenance, versions
 from jobs.task import NUMERICS, digest
 
@@ -76,6 +77,7 @@ def test_no_time_host_or_path_is_in_it() -> None:
         "model",
         "model_digest",
         "dtype",
+        "expert_weights",
         "device",
         "tensor_parallel_size",
         "numerics",
@@ -87,3 +89,16 @@ def test_two_models_have_two_digests() -> None:
     mla, gqa = request_for("model=toy_mla"), request_for("model=toy_gqa")
 
     assert read_model(mla).digest != read_model(gqa).digest
+
+
+def test_what_experts_are_held_in_is_told_and_nothing_of_a_dense_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = request_for("model=toy_mla")
+    model = read_model(request)
+    dense = replace(model, facts=replace(model.facts, num_experts=0))
+    assert experts_held(model) == provenance(request, model)["expert_weights"] == "float32"
+    assert experts_held(dense) is None
+    assert identity(request, model, "lexicon 1").experts == "float32"
+    monkeypatch.setattr("jobs.preflight.kept_blocks", lambda *_: ((128, 128), (128, 128)))
+    assert experts_held(model) == identity(request, model, "lexicon 1").experts == "fp8"
