@@ -174,7 +174,6 @@ class Burst:
             return
         for span in spans:  # all but the last row are over; booking comes to the same later
             span.sequence.num_computed = span.stop - 1
-            span.sequence.num_captured = max(span.sequence.num_captured, span.stop)
         found = [self._row(s, ahead=1) for s in sampling]
         rows = [row for row in found if row is not None]
         left = [_left(row) - 1 for row in rows]
