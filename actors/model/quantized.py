@@ -64,7 +64,7 @@ def expert_blocks(config: dict[str, Any], width: int) -> ExpertBlocks | None:
     if _leaves_experts_out(config):
         return None
     rows, columns = math.gcd(block[0], width), math.gcd(block[1], width)
-    if columns < LEAST_COLUMNS or block[1] % LEAST_COLUMNS or columns % LEAST_COLUMNS:
+    if block[1] % LEAST_COLUMNS or columns % LEAST_COLUMNS:
         return None
     return ExpertBlocks(gate_up=(rows, block[1]), down=(block[0], columns))
 
