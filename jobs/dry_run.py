@@ -18,6 +18,7 @@ from jobs.estimate import (
     judge_seconds,
 )
 from jobs.execution import Batch, load_encoder
+from jobs.preflight import experts_held
 from jobs.readiness import check_texts
 from jobs.report.console import Console, duration
 from jobs.runner import make_batches
@@ -70,11 +71,13 @@ def _show(batch: Batch, console: Console) -> bool:
     check_texts(batch, committed(batch))
     found = predict(batch)
     done = len(plan.works) - sum(found.todo.values())
+    experts = experts_held(batch.model)
+    kind = f"{spec.dtype}, experts in FP8" if experts == "fp8" else spec.dtype
     console.note(
         f"{first.job}: {len(plan.points)} point(s), {len(plan.works)} tasks, "
         f"{done} committed in {batch.run_dir}\n"
         f"model {first.model_name}: {batch.model.facts.num_layers} layers of "
-        f"{batch.model.facts.hidden_size}, {spec.dtype}, {spec.tensor_parallel_size} rank(s) on "
+        f"{batch.model.facts.hidden_size}, {kind}, {spec.tensor_parallel_size} rank(s) on "
         f"{spec.device}; {found.num_bundles} bundles to run"
     )
     rows = [

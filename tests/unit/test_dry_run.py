@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from jobs.dry_run import committed, device_bytes, show_memory, show_plan, size
 from jobs.entry import main
 from jobs.report.console import Console
 from jobs.runner import Batch, make_batches
+from tests.benchmarks.shapes import FP8, write_shape
 
 
 def points(job: str, *typed: str, multirun: bool = False) -> list[JobRequest]:
@@ -164,3 +166,21 @@ def test_nothing_is_written(run_dir: str, tmp_path: Path) -> None:
     show_plan(points("pipeline", run_dir), Console(io.StringIO()))
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_kimi_k2_as_published_fits_one_node_for_its_experts_stay_fp8(
+    run_dir: str, tmp_path: Path, toy_mla_path: Path
+) -> None:
+    folder = write_shape("kimi_k2", tmp_path, quantization_config=FP8)
+    for tokenizer in toy_mla_path.glob("tokenizer*"):
+        shutil.copy(tokenizer, folder)
+    asked = ("trait=guilt", "model=kimi_k2_base", f"model.path={folder}", "model.weights=random",
+             "cluster=h200x8")  # fmt: skip
+    code, text = told("extract", run_dir, *asked)
+    assert code == 0, text
+    assert "61 layers of 7168, bfloat16, experts in FP8, 8 rank(s) on cuda" in text
+    assert "each rank: weights 132.03 GB, " in text
+    code, text = told("extract", run_dir, *asked, "model.expert_weights=dequantized")
+    assert code == 2
+    assert "bfloat16, 8 rank(s)" in text
+    assert "258.5 GB are needed and 150.0 GB are there; use cluster.tensor_parallel_size=16" in text
