@@ -128,12 +128,17 @@ def fill_fp8_experts(
                 matrix.scales.fill_(RANDOM_SCALE)
             else:
                 checkpoint.copy_fp8(prefix, matrix, part, rank=rank, world_size=world)
-                not_numbers |= matrix.values.float().isnan().any()
+                not_numbers |= _is_no_number(matrix.values).any()
         if checkpoint is not None and not_numbers:
             raise UserError(
                 f"model.path={str(checkpoint.folder)!r} holds FP8 weights in {prefix} that are not "
                 "numbers; download the checkpoint again."
             )
+
+
+def _is_no_number(values: Tensor) -> Tensor:
+    """True where an e4m3 value is no number: all bits but the sign are set."""
+    return (values.view(torch.uint8) & 0x7F) == 0x7F
 
 
 def random_numbers(name: str, like: Tensor, columns: int, part: Slice | None, seed: int) -> Tensor:
