@@ -225,9 +225,11 @@ def read_model_digest(spec: EngineSpec) -> str:
     Files above 64 MiB contribute their header, which names every tensor's shape and offset, their
     size, and 64 blocks of 64 KiB spread over the file: reading 1 TB only to name it costs minutes.
     """
-    folder, config = Path(spec.model_path), read_config(spec.model_path)
-    total = hashlib.sha256((folder / "config.json").read_bytes())
+    folder = Path(spec.model_path)
+    written = (folder / "config.json").read_bytes()
+    total = hashlib.sha256(written)
     if spec.weights == "random":
+        config = json.loads(written)
         in_fp8 = expert_blocks(config, config.get("moe_intermediate_size") or 0)
         kind = "/fp8" if in_fp8 else ""  # random experts are then FP8 numbers
         total.update(f"random/{spec.random_seed}/{RANDOM_STD}{kind}".encode())
