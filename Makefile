@@ -46,7 +46,7 @@ demo: $(SETUP)  ## the main job on a shipped toy model; FRESH=1 computes it agai
 
 # Integration tests wait more than they compute: unit tests run beside them, their output follows,
 # and so do the ranks without Ray, or one of the two would end minutes before the other.
-test: $(SETUP)  ## unit and integration tests: no GPU, no network; about 10 minutes on 2 cores
+test: $(SETUP)  ## unit and integration tests: no GPU, no network; about 12 minutes on 2 cores
 	@export OMP_NUM_THREADS=1; status=0; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
 	$(PYTEST) tests/unit $(RANKS) -q -m "$(HERE)" >"$$log" 2>&1 & unit=$$!; \
 	$(PYTEST) tests/integration $(addprefix --ignore=,$(RANKS)) -q -m "$(HERE)" \

@@ -12,7 +12,6 @@ loses nothing but what lies below 2^-29 (the smallest float32 number, lifted).
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple, Protocol
 
 import torch
@@ -21,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from actors.kernels.moe import Scratch, add_parts, align
+from actors.kernels.moe_prefill import by_expert
 
 MANY_TILE = 64
 """Rows of a tile where experts have many: 128 take longer (measured on H200)."""
@@ -253,12 +253,6 @@ def run_fp8_experts(x_ND: Tensor, gate_up: Scaled, down: Scaled, scratch: Scratc
     return scratch.parts.view(rows, scratch.ids.shape[1], width)
 
 
-@cache
-def _numbers(count: int, device: torch.device) -> Tensor:
-    """int32 ``[count]``: 1 to count."""
-    return torch.arange(1, count + 1, device=device, dtype=torch.int32)
-
-
 def fp8_experts_for_many(
     x_ND: Tensor,
     ids: Tensor,
@@ -280,8 +274,7 @@ def fp8_experts_for_many(
     rows, width = x_ND.shape
     pairs, experts = ids.numel(), gate_up.values.shape[0]
     tile = 16 if pairs <= 16 * experts else MANY_TILE
-    chosen, order = torch.sort(ids.reshape(-1), stable=True)
-    ends = torch.searchsorted(chosen, _numbers(experts, ids.device), out_int32=True)
+    order, ends = by_expert(ids, experts)
     count = min(pairs, experts + pairs // tile)
     table = torch.empty(3, count, dtype=torch.int32, device=ids.device)
     _tiles_kernel[(triton.cdiv(count, 16),)](

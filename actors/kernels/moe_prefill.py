@@ -47,6 +47,21 @@ def _expert_numbers(count: int, device: torch.device) -> Tensor:
     return torch.arange(1, count + 1, device=device, dtype=torch.int32)
 
 
+def by_expert(ids: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
+    """Pairs of a row and one of its experts, those of one expert behind one another.
+
+    Args:
+        ids: int32 ``[N, k]``, each row's experts.
+        num_experts: Experts that there are.
+
+    Returns:
+        (pairs int64 ``[N k]``, where each expert's pairs end among them int32 ``[experts]``).
+    """
+    chosen, order = torch.sort(ids.reshape(-1), stable=True)
+    numbers = _expert_numbers(num_experts, ids.device)
+    return order, torch.searchsorted(chosen, numbers, out_int32=True)
+
+
 def experts_for_many(
     x_ND: Tensor, ids: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, out_ND: Tensor
 ) -> None:
@@ -61,10 +76,7 @@ def experts_for_many(
         out_ND: Receives the weighted sums.
     """
     rows, top = ids.shape
-    flat = ids.view(-1)
-    chosen, order = torch.sort(flat, stable=True)
-    numbers = _expert_numbers(gate_up.shape[0], flat.device)
-    offsets = torch.searchsorted(chosen, numbers, out_int32=True)
+    order, offsets = by_expert(ids, gate_up.shape[0])
     where, source = torch.empty_like(order), torch.empty_like(order)
     count = order.shape[0]
     _places_kernel[(triton.cdiv(count, 1024),)](order, where, source, count, TOP=top, BLOCK=1024)

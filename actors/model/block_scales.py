@@ -40,6 +40,20 @@ class BlockScaled:
         return numbers.to(dtype)
 
 
+class Matrix:
+    """One projection of one expert, to be filled: this rank's part."""
+
+    def __init__(self, name: str, whole: BlockScaled, expert: int, half: int) -> None:
+        self.name = name
+        """In the checkpoint."""
+        self.block = whole.block
+        self.expert, self.half = expert, half
+        """``half``: 0 is gate, 1 is up, -1 the down projection."""
+        values, scales = whole.values[expert], whole.scales[expert]
+        self.values = values if half < 0 else values.chunk(2, dim=0)[half]
+        self.scales = scales if half < 0 else scales.chunk(2, dim=0)[half]
+
+
 def local_scales(
     scales: Tensor,
     start: tuple[int, int],
@@ -55,7 +69,7 @@ def local_scales(
         shape: Rows and columns of the part.
         block: Of the whole tensor.
         local: Of the part; divides ``block`` and ``start``.
-    """  # fmt: skip
+    """
     of_row, of_column = (
         torch.arange(first % size, first % size + length, step, device=scales.device) // size
         for first, size, length, step in zip(start, block, shape, local, strict=True)

@@ -8,29 +8,15 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
 
-from actors.model.block_scales import FP8, dequantize, local_scales, scales_part
+from actors.model.block_scales import FP8, Matrix, dequantize, local_scales, scales_part
 from actors.model.quantized import SCALE_SUFFIX
 from actors.model.shard import Slice
 from conf.errors import UserError
-
-
-class Fp8Matrix(Protocol):
-    """One projection of one expert on one rank, to be filled."""
-
-    name: str
-    """Of the expert's own tensor."""
-    expert: int
-    half: int
-    """0 is gate, 1 is up, -1 the down projection."""
-    values: Tensor
-    scales: Tensor
-    block: tuple[int, int]
-    """Rows and columns that share one of ``scales``."""
 
 
 class Checkpoint:
@@ -168,7 +154,7 @@ class Checkpoint:
         return got[0], (0, rank * width)
 
     def copy_fp8(
-        self, prefix: str, matrix: Fp8Matrix, part: Slice | None, *, rank: int, world_size: int
+        self, prefix: str, matrix: Matrix, part: Slice | None, *, rank: int, world_size: int
     ) -> None:
         """Copy FP8 numbers as they are stored, and the scales of a rank's own blocks.
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actors.model.block_scales import FP8, LARGEST, BlockScaled
+from actors.model.block_scales import FP8, LARGEST, BlockScaled, Matrix
 from actors.model.checkpoint import Checkpoint
 from actors.model.family import RANDOM_STD, ModelFacts
 from actors.model.quantized import ExpertBlocks
@@ -69,20 +69,6 @@ def block_scaled(experts: Any) -> tuple[BlockScaled, BlockScaled]:
 def scales_of(model: nn.Module) -> list[Tensor]:
     """Scales of all FP8 experts."""
     return [b for n, b in model.named_buffers() if n.endswith((".gate_up_scales", ".down_scales"))]
-
-
-class Matrix:
-    """One projection of one expert, to be filled: this rank's part."""
-
-    def __init__(self, name: str, whole: BlockScaled, expert: int, half: int) -> None:
-        self.name = name
-        """In the checkpoint."""
-        self.block = whole.block
-        self.expert, self.half = expert, half
-        """``half``: 0 is gate, 1 is up, -1 the down projection."""
-        values, scales = whole.values[expert], whole.scales[expert]
-        self.values = values if half < 0 else values.chunk(2, dim=0)[half]
-        self.scales = scales if half < 0 else scales.chunk(2, dim=0)[half]
 
 
 def matrices(prefix: str, experts: Any, num_experts: int) -> Iterator[Matrix]:

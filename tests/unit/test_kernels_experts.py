@@ -5,7 +5,9 @@ Run as ``test_kernels``: by Triton's interpreter, in float32.
 
 from __future__ import annotations
 
+import operator
 import os
+import re
 
 import pytest
 import torch
@@ -169,3 +171,36 @@ def test_a_step_never_leaves_its_block() -> None:
     assert moe_fp8._depth(moe_fp8.Way(64, 128, 3), 128) == 128
     assert moe_fp8._depth(moe_fp8.Way(64, 128, 3), 96) == 32
     assert moe_fp8._depth(moe_fp8.Way(64, 64, 3), 32) == 32
+
+
+def _moved(asm: str, word: int) -> list[int]:
+    """The two registers that a few PTX instructions leave of one, read by the book."""
+    held: dict[str, int] = {"$2": word}
+
+    def value(name: str) -> int:
+        return held[name] if name in held else int(name, 0)
+
+    for line in re.findall(r"^(\w+)\.b32 (.*);$|^(shr)\.u32 (.*);$", asm, re.MULTILINE):
+        kind, target, *rest = (line[0] or line[2], *(line[1] or line[3]).split(", "))
+        numbers = [value(name) for name in rest]
+        if kind == "prmt":  # each nibble of the last names a byte of the first two
+            eight = numbers[0].to_bytes(4, "little") + numbers[1].to_bytes(4, "little")
+            picked = [eight[(numbers[2] >> 4 * i) & 7] for i in range(4)]
+            held[target] = int.from_bytes(bytes(picked), "little")
+        else:
+            step = {"and": operator.and_, "or": operator.or_, "shr": operator.rshift}[kind]
+            held[target] = step(*numbers)
+    return [held["$0"], held["$1"]]
+
+
+def test_moved_bits_are_every_fp8_number_times_a_power_of_two() -> None:
+    """The interpreter knows no PTX, so the instructions are read here."""
+    numbers = torch.arange(256, dtype=torch.uint8)
+    words = numbers.view(torch.int32).tolist()
+    halves = [half for word in words for half in _moved(moe_fp8._MOVE_BITS.value, word % 2**32)]
+    moved = torch.tensor(halves, dtype=torch.int64).to(torch.uint32).view(torch.bfloat16)
+    want, got = numbers.view(FP8).double(), moved.double() * moe_fp8._LIFT.value
+    real = ~want.isnan()
+    assert int(real.sum()) == 254
+    assert torch.equal(got[real], want[real])
+    assert torch.equal(got.signbit()[real], want.signbit()[real])
