@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 
 from actors.engine.bank import Bank
 from actors.engine.pages import packed
-from actors.engine.scheduler import Span
+from actors.engine.sequence import Span
 from actors.request import Request
 
 

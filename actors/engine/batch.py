@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actors.engine.scheduler import Sequence, Span
+from actors.engine.sequence import Sequence, Span
 from actors.engine.staging import stage_parts
 
 _NONE = np.zeros(0, dtype=np.int64)

@@ -6,25 +6,27 @@ Everything here is host work that every rank does alike; nothing is collective.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
 
 import numpy as np
 import torch
 
+from actors.engine.agreement import Comparison
 from actors.engine.asked import asked, rows_of_spans
 from actors.engine.bank import Bank, build_bank
 from actors.engine.burst import Burst, BurstResult
 from actors.engine.capture import Capturer
-from actors.engine.results import Outcome, build_result, failed
-from actors.engine.sampler import NOT_FINITE, Sampled, wants_logprobs
-from actors.engine.scheduler import Scheduler, Sequence, Span
+from actors.engine.endings import Endings
+from actors.engine.launched import Launched
+from actors.engine.results import build_result, failed
+from actors.engine.sampler import Sampled, wants_logprobs
+from actors.engine.scheduler import Scheduler
+from actors.engine.sequence import Sequence, Span
 from actors.engine.steer import Plan
-from actors.engine.stops import Decode, StopWatch
+from actors.engine.stops import Decode
 from actors.request import Bundle, Reply, RequestError, Result, Token
 
 MAX_THREADS = 8
@@ -56,14 +58,13 @@ class BundleRun:
         self.capturer = Capturer(self.bundle, self.bank, device, answers=answers, share=share)
         self.scheduler = scheduler
         self.burst: Burst | None = None
+        self.given: Comparison | None = None
+        """Whether all ranks were given this bundle; looked at before the first forward."""
+        self.launched: Launched | None = None
+        """A forward whose tokens are not booked, behind the one that was booked last."""
         self._all = bundle.requests
-        self._eos_ids = eos_ids
-        self._decode = decode
-        self._on_token = on_token
-        self._started = time.perf_counter()
+        self._endings = Endings(self.capturer, eos_ids=eos_ids, decode=decode, on_token=on_token)
         self._digest = hashlib.sha256(asked(valid, self.bank))
-        self._outcomes: dict[str, Outcome] = {}
-        self._watches: dict[str, StopWatch] = {}
         self._results: dict[str, Result] = {}
         self._ended: deque[Sequence] = deque()
         self._making: list[Future[None]] = []
@@ -81,7 +82,7 @@ class BundleRun:
     def _sequence(self, index: int) -> Sequence:
         """Made shortly before the request may come in: until then it takes no memory."""
         request = self.bundle.requests[index]
-        self._outcomes[request.id] = Outcome()
+        self._endings.open(request.id)
         self.plan.open(request)
         # Known completion tokens lie on shared pages too, so they count as the prompt does.
         key, first = self.plan.prefix_key(request, len(request.token_ids))
@@ -111,6 +112,29 @@ class BundleRun:
             found.update(repr((self.num_steps, rows_of_spans(spans))).encode())
         return found.digest()
 
+    def check_given(self) -> None:
+        """Make sure, once, that all ranks were given this bundle.
+
+        Raises:
+            RanksDisagree: They were not.
+        """
+        if self.given is not None:
+            self.given.check()
+            self.given = None
+
+    def launch_step(self, spans: SequenceOf[Span]) -> None:
+        """Book rows of a general step that are on their way.
+
+        Who needs no row after them gives up its place and its pages: the device runs what takes
+        them later.
+        """
+        for span in spans:
+            sequence = span.sequence
+            sequence.num_computed = span.stop
+            sequence.num_captured = max(sequence.num_captured, span.stop)
+            if self._endings.needs_no_more(sequence, samples=span.samples):
+                self.scheduler.finish(sequence)
+
     def take_step(
         self,
         spans: SequenceOf[Span],
@@ -118,18 +142,17 @@ class BundleRun:
         sampled: Sampled | None,
         tokens: list[int],
     ) -> None:
-        """Book a general step: rows that ran and tokens that were chosen."""
-        for span in spans:
-            span.sequence.num_computed = span.stop
-            span.sequence.num_captured = max(span.sequence.num_captured, span.stop)
+        """Book a general step that was launched: tokens that it chose."""
         self._digest.update(repr((self.num_steps, rows_of_spans(spans), tokens)).encode())
         sampled = sampled.on_host() if sampled is not None else None
         for row, (sequence, token) in enumerate(zip(sampling, tokens, strict=True)):
             if sampled is not None and token >= 0 and wants_logprobs(sequence):
-                self._outcomes[sequence.request.id].take_logprobs(sampled, row)
-            self._accept(sequence, token)
+                self._endings.outcomes[sequence.request.id].take_logprobs(sampled, row)
+            self._endings.take(sequence, token)
         self.num_steps += 1
-        self._retire([s.sequence for s in spans if s.sequence.is_done])
+        # Of a sequence that a later forward has rows of, the end comes with that one.
+        here = [s.sequence for s in spans if s.stop == s.sequence.num_computed]
+        self._retire([s for s in here if s.is_done])
 
     def take_burst(self, burst: Burst, result: BurstResult) -> None:
         """Book a burst; what a row did after its sequence's end is dropped."""
@@ -138,7 +161,7 @@ class BundleRun:
         for row, sequence in enumerate(result.sequences):
             if sequence.is_done:
                 continue
-            num_rows = self._take_column(sequence, columns[row])
+            num_rows = self._endings.take_column(sequence, columns[row])
             burst.note_rows(result, row, num_rows)
             sequence.num_computed += num_rows
             sequence.num_captured = max(sequence.num_captured, sequence.num_computed)
@@ -153,90 +176,15 @@ class BundleRun:
         ended = zip(result.sequences, counts, strict=True)
         self._retire([s for s, count in ended if count and s.is_done])
 
-    def _take_column(self, sequence: Sequence, column: list[int]) -> int:
-        """Append one row's tokens of a burst; returns how many of its rows count."""
-        if sequence.finish_reason is not None:
-            self._note_last_row(sequence, column[0])
-            return 1  # only the last token's own row was left to run
-        number = self._accept_all(sequence, column)
-        if not sequence.needs_last_row or number == len(column):
-            return number
-        self._note_last_row(sequence, column[number])
-        return number + 1
-
-    def _accept_all(self, sequence: Sequence, tokens: list[int]) -> int:
-        """Append tokens up to the sequence's end; returns how many were looked at."""
-        request = sequence.request
-        if self._on_token is not None or request.sampling.stop_strings:
-            return next(
-                (n for n, t in enumerate(tokens, start=1) if self._accept(sequence, t)), len(tokens)
-            )
-        # Nobody looks at the tokens between the first and the one that is the last.
-        room = sequence.longest - len(sequence.tokens)
-        ignores = request.sampling.ignore_eos
-        ends = _ends(request.sampling.stop_ids, () if ignores else self._eos_ids)
-        stop = min(len(tokens), max(room, 1))
-        if not ends.isdisjoint(tokens):
-            stop = next((n for n, t in enumerate(tokens[:stop], start=1) if t in ends), stop)
-        first = 0
-        if stop > 1 and not sequence.num_completion:
-            self._accept(sequence, tokens[0])  # which notes when it came
-            first = 1
-        sequence.tokens += tokens[first : stop - 1]
-        self._accept(sequence, tokens[stop - 1])
-        return stop
-
-    def _note_last_row(self, sequence: Sequence, token: int) -> None:
-        """What the last token's row would choose is dropped, but not that it is no number."""
-        if token < 0:
-            self._outcomes[sequence.request.id].is_finite = False
-
-    def _accept(self, sequence: Sequence, token: int) -> bool:
-        """Append one chosen token; returns whether the sequence is over."""
-        sampling = sequence.request.sampling
-        count = sequence.num_completion + 1
-        if count == 1 or token < 0:
-            outcome = self._outcomes[sequence.request.id]
-            outcome.first_token_s = outcome.first_token_s or time.perf_counter() - self._started
-            outcome.is_finite = outcome.is_finite and token >= 0
-        if token < 0:
-            sequence.finish_reason = "error"
-            return True
-        sequence.tokens.append(token)
-        if self._on_token is not None:
-            made = Token(request_id=sequence.request.id, index=count - 1, token_id=token)
-            self._on_token(made)
-        if token in self._eos_ids and not sampling.ignore_eos:
-            sequence.finish_reason = "eos"
-        elif token in sampling.stop_ids or self._hits_stop_string(sequence):
-            sequence.finish_reason = "stop"
-        elif count >= sampling.max_new_tokens:
-            sequence.finish_reason = "length"
-        if sequence.finish_reason:
-            last = len(sequence.tokens) - 1
-            sequence.needs_last_row = self.capturer.may_read(sequence.request, last)
-        return sequence.finish_reason is not None
-
-    def _hits_stop_string(self, sequence: Sequence) -> bool:
-        request = sequence.request
-        if not request.sampling.stop_strings or self._decode is None:
-            return False
-        watch = self._watches.get(request.id)
-        if watch is None:
-            watch = StopWatch(request.sampling.stop_strings, self._decode)
-            self._watches[request.id] = watch
-        return watch.hits(sequence.tokens, len(request.token_ids))
-
     def _retire(self, sequences: list[Sequence]) -> None:
         """Free what ended sequences hold; their results are made when their values have come."""
         if self.burst is not None:
             self.burst.collect(sequences)
         self.capturer.settle(sequences)
         for sequence in sequences:
-            self.scheduler.finish(sequence)
-            outcome = self._outcomes[sequence.request.id]
-            self._watches.pop(sequence.request.id, None)
-            outcome.finished_s = time.perf_counter() - self._started
+            if sequence.is_running:
+                self.scheduler.finish(sequence)
+            self._endings.close(sequence.request.id)
             if self._threads is not None and self.capturer.keeps_rows(sequence):
                 self._making.append(self._threads.submit(self._finish, sequence))
             else:
@@ -252,7 +200,7 @@ class BundleRun:
         captures, bad = self.capturer.results(sequence)
         self._results[sequence.request.id] = build_result(
             sequence,
-            self._outcomes.pop(sequence.request.id),
+            self._endings.outcomes.pop(sequence.request.id),
             captures=captures,
             receipts=self.plan.receipts(sequence.request),
             num_non_finite=bad,
@@ -281,12 +229,6 @@ class BundleRun:
             prefill_s=self.prefill_s,
             decode_s=self.decode_s,
         )
-
-
-@lru_cache(maxsize=256)
-def _ends(stop_ids: tuple[int, ...], eos_ids: tuple[int, ...]) -> frozenset[int]:
-    """What ends a row of a burst."""
-    return frozenset((NOT_FINITE, *stop_ids, *eos_ids))
 
 
 def _threads(count: int) -> ThreadPoolExecutor:

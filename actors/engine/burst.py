@@ -36,7 +36,9 @@ from actors.engine.fast_state import MAX_BURST, MAX_RAW_BURST, Features, reach_o
 from actors.engine.fusable import Row, fusable_row, is_kept, is_pooled, tokens_left
 from actors.engine.history import Arrival
 from actors.engine.reading import Reading
-from actors.engine.scheduler import Scheduler, Sequence, Span
+from actors.engine.scheduler import Scheduler
+from actors.engine.sequence import Sequence
+from actors.engine.staging import stage
 from actors.engine.steer import Plan
 from actors.engine.sums import take_slots, zero_slots
 
@@ -150,37 +152,31 @@ class Burst:
         return self._launch(rows, steps, features)
 
     def follow(
-        self,
-        scheduler: Scheduler,
-        spans: SequenceOf[Span],
-        sampling: SequenceOf[Sequence],
-        token_ids: Tensor,
+        self, scheduler: Scheduler, sampling: SequenceOf[Sequence], token_ids: Tensor
     ) -> None:
         """Launch a burst behind a general forward whose tokens are on the device only. Collective.
 
         To the rows it is as if the forward's last row of each had been a step of a burst. Nothing
-        is launched, and the host decides when it has the tokens, where some running sequence chose
-        none, where the fused step cannot serve one, or when others are to be let in.
+        is launched, and the host decides when it has the tokens, where some running sequence lacks
+        more than a token, where the fused step cannot serve one, or when others are to be let in.
 
         Args:
-            scheduler: Of the bundle.
-            spans: The forward's rows; not booked yet.
+            scheduler: Of the bundle; the forward's rows are booked.
             sampling: Sequences that chose a token.
             token_ids: Their tokens, ``[B]``.
         """
-        if not sampling or len(sampling) < len(scheduler.running):
+        place_of = {s.index: at for at, s in enumerate(sampling) if s.is_running}
+        if not place_of or len(scheduler.running) > self.fast.sizes[-1]:
             return
-        if len(sampling) > self.fast.sizes[-1]:
-            return
-        for span in spans:  # all but the last row are over; booking comes to the same later
-            span.sequence.num_computed = span.stop - 1
-        found = [self._row(s, ahead=1) for s in sampling]
+        known = [s for s in scheduler.running if s.index not in place_of]
+        coming = [s for s in sampling if s.is_running]
+        found = [self._row(s, ahead=1) for s in coming] + [self._row(s) for s in known]
         rows = [row for row in found if row is not None]
-        left = [_left(row) - 1 for row in rows]
+        left = [_left(row) - row.ahead for row in rows]
         ending = sum(n <= 0 for n in left)
         if len(rows) < len(found) or ending == len(rows) or scheduler.would_admit(ending=ending):
             return
-        steps = scheduler.reserve(self._steps(rows, scheduler, left), ahead=1)
+        steps = scheduler.reserve(self._steps(rows, scheduler, left))
         features = self._features(rows, 1 + steps)
         if steps == 0 or features.keeps:
             return
@@ -188,6 +184,9 @@ class Burst:
             self._wanted.append((len(rows), features))  # the tokens must not wait for it
             return
         self._fill(rows, features.steers)
+        if len(coming) < len(sampling):
+            places = np.asarray(list(place_of.values()), np.int64)
+            token_ids = token_ids[stage(places, token_ids.device)]
         self.fast.take(token_ids)
         self._flight = self._launch(rows, steps, features)
 

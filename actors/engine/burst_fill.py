@@ -12,7 +12,7 @@ from actors.engine.batch import page_rows
 from actors.engine.fast_state import MAX_EOS, OVERRUN, DecodeState
 from actors.engine.fusable import Row, tokens_left
 from actors.engine.sampler import request_key
-from actors.engine.scheduler import Sequence
+from actors.engine.sequence import Sequence
 from actors.engine.staging import stage
 
 
@@ -38,7 +38,8 @@ def fill_rows(
     sequences = [row.sequence for row in rows]
     samplings = [s.request.sampling for s in sequences]
     ints[:, :count] = (
-        [s.num_computed for s in sequences], [tokens_left(s) for s in sequences],
+        [s.num_computed - row.ahead for s, row in zip(sequences, rows, strict=True)],
+        [tokens_left(s) for s in sequences],
         [1 if s.finish_reason else 2 for s in sequences], slots, [row.first for row in rows], stops,
     )  # fmt: skip
     tokens[0, :count] = [s.tokens[-1] for s in sequences]

@@ -29,7 +29,7 @@ from actors.engine.reading import (
     visited_sites,
 )
 from actors.engine.reading_group import Group, GroupKey, group_key, is_raw
-from actors.engine.scheduler import Sequence
+from actors.engine.sequence import Sequence
 from actors.engine.sums import add_sums, land_sums
 from actors.request import Bundle, Capture, CaptureResult, ClassMoments, Request
 from actors.shares import deal

@@ -7,7 +7,6 @@ and on the CPU before every forward.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,13 +14,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from actors.engine.agreement import Comparison
 from actors.engine.batch import Batch, build_batch
 from actors.engine.bundle_run import BundleRun
 from actors.engine.burst import Burst
 from actors.engine.cache import PagedCache, cache_shape
 from actors.engine.collectives import Collectives
 from actors.engine.forward import Forward
+from actors.engine.fused import fused_decoder, fused_forward, fused_layers
 from actors.engine.landing import start_fetch
+from actors.engine.launched import Launched
 from actors.engine.pages import PageTable
 from actors.engine.sampler import Sampled, sample
 from actors.engine.scheduler import Scheduler
@@ -32,12 +34,7 @@ from actors.engine.validate import Limits, check_bundle
 from actors.model.load import LocalModel, load_model
 from actors.request import Bundle, EngineSpec, ModelInfo, Reply, RequestError, Token
 
-logger = logging.getLogger(__name__)
 CPU_CACHE_BYTES = 512 << 20
-
-
-class RanksDisagree(RuntimeError):  # noqa: N818  named for what happened
-    """Ranks ran different schedules or chose different tokens; the bundle has no answer."""
 
 
 class Engine:
@@ -55,7 +52,7 @@ class Engine:
         self.collectives = collectives
         self.device = torch.device(spec.device)
         self._decode = decode
-        layers = self._fast_layers()  # joined before memory is sized
+        layers = fused_layers(model, self.device)  # joined before memory is sized
         shape = cache_shape(model)
         num_pages = self._agree_pages(shape.bytes_per_token(len(model.layers), self._itemsize()))
         config: Any = model.module.config
@@ -71,8 +68,10 @@ class Engine:
         self.forward = Forward(model, self.cache, collectives)
         self.info = self._describe(num_pages)
         self.limits = self._limits(num_pages)
-        self.fast = self._fast_decoder(layers)
-        self.rows_forward = self._rows_forward(layers)
+        self.fast = fused_decoder(
+            layers, model, self.cache, collectives, spec, self.limits.max_tokens
+        )
+        self.rows_forward = fused_forward(layers, self.forward, self.fast)
 
     @classmethod
     def load(
@@ -91,41 +90,6 @@ class Engine:
         """
         model = load_model(spec, rank=rank, world_size=world_size)
         return cls(spec, model, Collectives(rank, world_size, process_group), decode)
-
-    def _fast_layers(self) -> Any:
-        """The fused decode step's layers, or None where the general step serves alone."""
-        if self.device.type != "cuda":
-            return None
-        from actors.engine.fast_layers import build_layers, why_not_fast  # Triton: GPU only
-
-        why = why_not_fast(self.model)
-        if why:
-            logger.warning("decoding without fused steps: %s", why)
-            return None
-        return build_layers(self.model)
-
-    def _fast_decoder(self, layers: Any) -> Any:
-        if layers is None:
-            return None
-        from actors.engine.fast import FastDecoder  # Triton: GPU only
-
-        return FastDecoder(
-            self.model,
-            self.cache,
-            self.collectives,
-            max_rows=self.spec.max_batch_requests,
-            max_tokens=self.limits.max_tokens,
-            cuda_graphs=self.spec.cuda_graphs,
-            layers=layers,
-        )
-
-    def _rows_forward(self, layers: Any) -> Any:
-        """The forward for prefill and mixed batches: fused where the decode step is."""
-        if layers is None:
-            return self.forward
-        from actors.engine.fast_forward import FastForward  # Triton: GPU only
-
-        return FastForward(self.forward, layers, self.fast.tables)
 
     def _itemsize(self) -> int:
         return int(getattr(torch, self.spec.dtype).itemsize)
@@ -194,6 +158,20 @@ class Engine:
         Raises:
             RanksDisagree: The ranks' bundles, schedules or tokens differ.
         """
+        run = self._open(bundle, on_token, share_rows=share_rows)
+        run.given = self._compare(run.digest(), "were given another bundle")
+        while run.scheduler.has_work or run.launched is not None:
+            self._step(run)
+        run.check_given()
+        ended = self._compare(run.digest(), "ran another schedule or chose other tokens")
+        reply = run.reply()
+        ended.check()
+        return reply
+
+    def _open(
+        self, bundle: Bundle, on_token: Callable[[Token], None] | None, *, share_rows: bool
+    ) -> BundleRun:
+        """The bundle's state before anything has run."""
         run = BundleRun(
             bundle,
             self.check(bundle),
@@ -221,33 +199,31 @@ class Engine:
                 eos_ids=self.model.facts.eos_ids,
                 while_waiting=run.while_waiting,
             )
-        self._compare(run.digest(), "were given another bundle")
-        while run.scheduler.has_work:
-            self._step(run)
-        self._compare(run.digest(), "ran another schedule or chose other tokens")
-        return run.reply()
+        return run
 
     def _step(self, run: BundleRun) -> None:
-        """Run one burst, or one forward, and book what it decides. Collective."""
+        """Run one burst, or one forward, and book what it decides. Collective.
+
+        Behind a forward the next one is launched before the tokens of the first are known, if it
+        has prompts to run; otherwise a burst, if it can be. So the device does not stand still.
+        """
         began = time.perf_counter()
-        result = run.burst.run(run.scheduler) if run.burst is not None else None
-        if run.burst is not None and result is not None:
-            run.take_burst(run.burst, result)
-            run.decode_s += time.perf_counter() - began
-            return
-        spans = run.scheduler.next_step()
-        if self.device.type == "cpu" and self.collectives.world_size > 1:
-            # A GPU would wait here, so its ranks are compared before and after a bundle only.
-            self._compare(run.digest(spans), f"chose otherwise before step {run.num_steps}")
-        batch = build_batch(spans, self.cache.page_size, self.device)
-        run.capturer.begin(batch)
-        rounds = plan_rows(run.plan, batch)
-        sites = StepSites(rounds, run.bank, run.capturer, batch.num_rows)
-        hidden = self.rows_forward.run(batch, sites)
-        run.capturer.end()
-        sampled = self._sample(batch, hidden)
-        tokens = self._fetch_tokens(run, batch, sampled)
-        run.take_step(batch.spans, batch.sampling, sampled, tokens)
+        launched, run.launched = run.launched, None
+        if launched is None and run.burst is not None:
+            result = run.burst.run(run.scheduler)
+            if result is not None:
+                run.take_burst(run.burst, result)
+                run.decode_s += time.perf_counter() - began
+                return
+        launched = launched or self._launch(run)
+        if run.scheduler.may_go_ahead:
+            run.launched = self._launch(run)
+        elif run.burst is not None and launched.sampled is not None:
+            token_ids = launched.sampled.token_ids
+            run.burst.follow(run.scheduler, launched.batch.sampling, token_ids)
+        run.while_waiting()
+        batch = launched.batch
+        run.take_step(batch.spans, batch.sampling, launched.sampled, launched.tokens())
         run.num_decode += batch.num_decode
         run.num_prefill += batch.num_rows - batch.num_decode
         spent = time.perf_counter() - began
@@ -256,18 +232,24 @@ class Engine:
         else:
             run.prefill_s += spent
 
-    def _fetch_tokens(self, run: BundleRun, batch: Batch, sampled: Sampled | None) -> list[int]:
-        """The chosen tokens; meanwhile a burst may be on its way, and the host prepares."""
-        if sampled is None:
-            run.while_waiting()
-            return []
-        coming = start_fetch(sampled.token_ids)
-        if run.burst is not None:
-            run.burst.follow(run.scheduler, batch.spans, batch.sampling, sampled.token_ids)
-        run.while_waiting()
-        coming.wait()
-        tokens: list[int] = coming.host.tolist()
-        return tokens
+    def _launch(self, run: BundleRun) -> Launched:
+        """Launch the next general forward; waits for nothing on a GPU. Collective."""
+        spans = run.scheduler.next_step()
+        if self.device.type == "cpu" and self.collectives.world_size > 1:
+            # A GPU would wait here, so its ranks are compared before and after a bundle only.
+            run.check_given()
+            self._compare(run.digest(spans), f"chose otherwise before step {run.num_steps}").check()
+        batch = build_batch(spans, self.cache.page_size, self.device)
+        run.capturer.begin(batch)
+        rounds = plan_rows(run.plan, batch)
+        sites = StepSites(rounds, run.bank, run.capturer, batch.num_rows)
+        run.check_given()
+        hidden = self.rows_forward.run(batch, sites)
+        run.capturer.end()
+        sampled = self._sample(batch, hidden)
+        coming = start_fetch(sampled.token_ids) if sampled is not None else None
+        run.launch_step(batch.spans)
+        return Launched(batch, sampled, coming)
 
     @torch.inference_mode()
     def _sample(self, batch: Batch, hidden_ND: torch.Tensor) -> Sampled | None:
@@ -283,14 +265,6 @@ class Engine:
             collectives=self.collectives,
         )
 
-    def _compare(self, digest: bytes, difference: str) -> None:
-        """Compare the ranks' digests. Collective.
-
-        Raises:
-            RanksDisagree: Some differ from rank 0's.
-        """
-        mine = torch.tensor(list(digest), dtype=torch.uint8, device=self.device)
-        everyone = self.collectives.all_gather(mine)
-        differs = [r for r in range(len(everyone)) if not torch.equal(everyone[r], everyone[0])]
-        if differs:
-            raise RanksDisagree(f"ranks {differs} {difference}")
+    def _compare(self, digest: bytes, difference: str) -> Comparison:
+        """Start to compare the ranks' digests. Collective."""
+        return Comparison(self.collectives, self.device, digest, difference)

@@ -8,7 +8,7 @@ from actors.engine.bank import Bank
 from actors.engine.capture import Capturer
 from actors.engine.fast_state import BANK_SLOTS, MAX_EOS
 from actors.engine.reading import Reading
-from actors.engine.scheduler import Sequence
+from actors.engine.sequence import Sequence
 from actors.engine.steer import Entry, Plan
 
 _FAR = 2**31 - 1
@@ -26,6 +26,8 @@ class Row:
     """Kept row by row."""
     first: int = 0
     stop: int = 0
+    ahead: int = 0
+    """1: its newest token is on the device only, and what the host knows is one token older."""
 
 
 def fusable_row(
@@ -39,27 +41,27 @@ def fusable_row(
 ) -> Row | None:
     """The row of a sequence that lacks one token, or None when only the general step serves it.
 
-    ``ahead`` rows of it are on their way already: what they are does not matter.
+    With ``ahead`` 1 that token is about to be chosen: the sequence lacks none that is known.
     """
     request, s = sequence.request, sequence.request.sampling
     plain = not (s.top_k or s.top_p < 1 or s.min_p or s.stop_strings)
-    if sequence.num_missing != 1 or not plain or s.repetition_penalty != 1.0:
+    if sequence.num_missing != 1 - ahead or not plain or s.repetition_penalty != 1.0:
         return None
     if request.num_top_logprobs or request.logprob_token_ids:
         return None
     if len(s.stop_ids) + len(eos_ids) > MAX_EOS or len(bank.slot_of) >= BANK_SLOTS:
         return None
-    position = sequence.num_computed + ahead
+    position = sequence.num_computed
     entries = _entries_from(plan.entries.get(request.id, []), position)
     if entries is None:
         return None
     if not request.capture:
-        return Row(sequence, entries, None, None)
+        return Row(sequence, entries, None, None, ahead=ahead)
     live = [r for r in capturer.readings(request) if _reads_after(r, sequence, position)]
     pooled, raw = [r for r in live if is_pooled(r)], [r for r in live if is_kept(r)]
     if len(pooled) > 1 or len(raw) > 1 or len(pooled) + len(raw) < len(live):
         return None
-    row = Row(sequence, entries, next(iter(pooled), None), next(iter(raw), None))
+    row = Row(sequence, entries, next(iter(pooled), None), next(iter(raw), None), ahead=ahead)
     if row.pooled is not None:
         selector = row.pooled.selector
         base = request.prompt_length if selector.frame == "response" else 0

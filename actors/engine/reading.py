@@ -13,7 +13,7 @@ from torch import Tensor
 from actors.engine.homes import Home
 from actors.engine.landing import Landing, Piece
 from actors.engine.positions import Selector, parse_tokens
-from actors.engine.scheduler import Sequence
+from actors.engine.sequence import Sequence
 from actors.engine.sums import Sums
 from actors.request import Capture, CaptureResult
 

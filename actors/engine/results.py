@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from actors.engine.sampler import Sampled
-from actors.engine.scheduler import Sequence
+from actors.engine.sequence import Sequence
 from actors.request import (
     CaptureResult,
     Logprobs,

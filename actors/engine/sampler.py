@@ -18,7 +18,7 @@ from torch import Tensor
 
 from actors.engine.collectives import Collectives
 from actors.engine.landing import fetch
-from actors.engine.scheduler import Sequence
+from actors.engine.sequence import Sequence
 from actors.engine.staging import stage
 from actors.model.random_weights import hash_int64, hash_int64_
 from actors.request import Sampling

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 
 from actors.engine.engine import Engine
 from actors.request import Bundle, Capture, Request, Sampling, Steering
+
+Times = NDArray[np.float64]
 
 MODES: dict[str, tuple[bool, Any]] = {
     "bare": (False, None),
@@ -49,20 +52,24 @@ def requests(count: int, prompt: int, new: int, engine: Engine, mode: str) -> Bu
     )
 
 
-def whole_s(engine: Engine, bundle: Bundle, *, warm: int = 2, repeat: int = 3) -> float:
-    """Seconds to answer a bundle, the median of ``repeat`` after ``warm`` more."""
-    found = []
+def whole_s(engine: Engine, bundles: Sequence[Bundle], *, warm: int = 2, repeat: int = 7) -> Times:
+    """Seconds to answer each bundle, ``[repeat, bundles]``, after ``warm`` rounds more.
+
+    The bundles take turns, so that what changes with time (clocks, the host's other work) meets
+    them alike and ratios within a round may be compared.
+    """
+    found = np.zeros((warm + repeat, len(bundles)))
     for number in range(warm + repeat):
-        torch.cuda.synchronize()
-        if engine.collectives.world_size > 1:
-            dist.barrier()
-        began = time.perf_counter()
-        reply = engine.run(bundle, share_rows=True)
-        if number >= warm:
-            found.append(time.perf_counter() - began)
-        assert all(r.error is None for r in reply.results)
-        del reply
-    return float(np.median(found))
+        for i, bundle in enumerate(bundles):
+            torch.cuda.synchronize()
+            if engine.collectives.world_size > 1:
+                dist.barrier()
+            began = time.perf_counter()
+            reply = engine.run(bundle, share_rows=True)
+            found[number, i] = time.perf_counter() - began
+            assert all(r.error is None for r in reply.results)
+            del reply
+    return found[warm:]
 
 
 def waves(engine: Engine, mode: str, count: int = 1024, prompt: int = 64) -> Bundle:
@@ -89,13 +96,14 @@ def measure_waves(
         found: By workload and mode.
         keep: Called after each, so that a run that is cut short keeps what it has.
     """
-    for mode in ("bare", "steered", "steered_pooled"):
-        bundle = waves(engine, mode)
+    modes = ("bare", "steered", "steered_pooled")
+    bundles = [waves(engine, mode) for mode in modes]
+    times = whole_s(engine, bundles, warm=1, repeat=3)
+    for i, (mode, bundle) in enumerate(zip(modes, bundles, strict=True)):
         new = sum(r.sampling.max_new_tokens for r in bundle.requests)
-        seconds = whole_s(engine, bundle, warm=1, repeat=2)
-        found[f"1024x64+16..112_{mode}"] = {"s": seconds, "new_tokens_per_s": new / seconds}
-        say(f"waves {mode}: {seconds:.3f} s, {new / seconds:.0f} new tok/s at most")
-        keep()
+        entry = found[f"1024x64+16..112_{mode}"] = _entry(times, i, "new_tokens_per_s", new)
+        say(f"waves {mode}: {_text(entry)}, {new / entry['s']:.0f} new tok/s at most")
+    keep()
 
 
 def measure_whole(
@@ -105,19 +113,34 @@ def measure_whole(
     row_bytes = engine.info.num_layers * engine.info.hidden_size * 2
     for what, count, prompt, new in (("256x64+64", 256, 64, 64), ("prefill_64x512", 64, 512, 0)):
         tokens = count * (prompt + new)
-        for mode in MODES:
-            seconds = whole_s(engine, requests(count, prompt, new, engine, mode))
-            found = extra[f"{what}_{mode}"] = {"s": seconds, "tokens_per_s": tokens / seconds}
-            base = extra[f"{what}_bare"]["s"]
-            if mode == "bare" and new:
-                # A reading of all tokens runs the last one's row too: one step more for everybody.
-                longer = whole_s(engine, requests(count, prompt, new + 1, engine, "bare"))
-                extra[f"{what}_bare_one_more"] = {"s": longer}
-                say(f"{what} bare, one token more: {longer:.3f} s, {longer / base:.3f} of bare")
-            text = f"{what} {mode}: {seconds:.3f} s, {tokens / seconds:.0f} tok/s, "
-            if mode == "raw":
-                # The last token of a completion has no row unless it is run for the reading.
-                found["rows_bytes_per_s"] = tokens * row_bytes / seconds
-                text += f"rows to the host {tokens * row_bytes / seconds / 1e9:.2f} GB/s, "
-            say(text + f"{seconds / base:.3f} of bare")
-            keep()
+        named = {mode: requests(count, prompt, new, engine, mode) for mode in MODES}
+        raw = named.pop("raw")
+        if new:
+            # A reading of all tokens runs the last one's row too: one step more for everybody.
+            named["bare_one_more"] = requests(count, prompt, new + 1, engine, "bare")
+        times = whole_s(engine, list(named.values()))
+        for i, mode in enumerate(named):
+            more = count if mode == "bare_one_more" else 0
+            entry = extra[f"{what}_{mode}"] = _entry(times, i, "tokens_per_s", tokens + more)
+            say(f"{what} {mode}: {_text(entry)}, {entry['tokens_per_s']:.0f} tok/s")
+        keep()
+        # Rows fill pinned memory, so this workload has no turn among the others.
+        times = whole_s(engine, [named["bare"], raw], repeat=3)
+        entry = extra[f"{what}_raw"] = _entry(times, 1, "tokens_per_s", tokens)
+        entry["rows_bytes_per_s"] = tokens * row_bytes / entry["s"]
+        rate = entry["rows_bytes_per_s"] / 1e9
+        say(f"{what} raw: {_text(entry)}, rows to the host {rate:.2f} GB/s")
+        keep()
+
+
+def _entry(times: Times, at: int, rate: str, tokens: int) -> dict[str, float]:
+    """Median seconds, rate, and the median and range of a round's ratios to its first bundle."""
+    seconds = float(np.median(times[:, at]))
+    ratios = times[:, at] / times[:, 0]
+    spread = {"of_bare_least": float(ratios.min()), "of_bare_most": float(ratios.max())}
+    return {"s": seconds, rate: tokens / seconds, "of_bare": float(np.median(ratios)), **spread}
+
+
+def _text(entry: dict[str, float]) -> str:
+    least, most = entry["of_bare_least"], entry["of_bare_most"]
+    return f"{entry['s']:.4f} s, {entry['of_bare']:.4f} of bare ({least:.3f} to {most:.3f})"

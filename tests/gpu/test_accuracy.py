@@ -23,7 +23,8 @@ from actors.engine import fast_forward
 from actors.engine.batch import build_batch
 from actors.engine.engine import Engine
 from actors.engine.pages import PageTable
-from actors.engine.scheduler import Scheduler, Sequence
+from actors.engine.scheduler import Scheduler
+from actors.engine.sequence import Sequence
 from actors.kernels.moe_prefill import experts_for_many
 from actors.request import EngineSpec, Request, Sampling
 from tests.benchmarks.shapes import write_shape

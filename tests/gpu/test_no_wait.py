@@ -14,7 +14,7 @@ import torch
 from actors.engine.batch import build_batch
 from actors.engine.collectives import Collectives
 from actors.engine.sampler import sample
-from actors.engine.scheduler import Sequence, Span
+from actors.engine.sequence import Sequence, Span
 from actors.request import Request, Sampling
 
 VOCAB = 3000

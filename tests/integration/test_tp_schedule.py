@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch.distributed as dist
 
-from actors.engine.engine import Engine, RanksDisagree
+from actors.engine.agreement import RanksDisagree
+from actors.engine.engine import Engine
 from actors.request import Bundle, Steering
 from tests import mixed, tiny
 from tests.tiny import ask

@@ -14,7 +14,8 @@ from actors.engine.burst import EOS_BURST, Burst
 from actors.engine.fast_state import MAX_BURST, OVERRUN, DecodeState, Features, batch_sizes
 from actors.engine.pages import PageTable
 from actors.engine.patience import ADMISSION_STEPS
-from actors.engine.scheduler import Scheduler, Sequence
+from actors.engine.scheduler import Scheduler
+from actors.engine.sequence import Sequence
 from actors.request import Bundle, Request, Sampling
 from tests import tiny
 from tests.reference_decoder import ReferenceDecoder
@@ -86,6 +87,7 @@ def play(
         spans = scheduler.next_step()
         general.append(len(scheduler.running))
         sampling = [span.sequence for span in spans if span.samples]
+        run.launch_step(spans)
         run.take_step(spans, sampling, None, [5] * len(sampling))
     reply = run.reply()
     made = [len(r.completion_ids) for r in reply.results]

@@ -11,7 +11,7 @@ import torch
 
 from actors.engine.asked import asked, rows_of_spans
 from actors.engine.bank import build_bank
-from actors.engine.scheduler import Sequence, Span
+from actors.engine.sequence import Sequence, Span
 from actors.request import Bundle, Capture, Request, Sampling, Steering
 
 

@@ -16,7 +16,7 @@ from actors.engine.attention import (
     registered,
 )
 from actors.engine.batch import build_batch
-from actors.engine.scheduler import Sequence, Span
+from actors.engine.sequence import Sequence, Span
 from tests import tiny
 from tests.tiny import ask
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from actors.engine.batch import build_batch, page_rows, run_slots
-from actors.engine.scheduler import Sequence, Span
+from actors.engine.sequence import Sequence, Span
 from tests.tiny import ask
 
 CPU = torch.device("cpu")

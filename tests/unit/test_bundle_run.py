@@ -46,6 +46,7 @@ def _play(run: BundleRun, choose) -> list[int]:
         rows.append(sum(s.stop - s.start for s in spans))
         sampling = [s.sequence for s in spans if s.samples]
         tokens = [choose(s.request.id, len(s.completion_ids)) for s in sampling]
+        run.launch_step(spans)
         run.take_step(spans, sampling, Sampled(torch.tensor(tokens)), tokens)
     return rows
 
@@ -122,7 +123,7 @@ def test_a_row_that_is_not_finite_ends_its_request_alone():
 def test_tokens_of_a_burst_end_where_single_steps_would(column, kept, reason):
     run = _run([ask("r", (5, 6), 6, stop_ids=(11,))])
     (span,) = run.scheduler.next_step()
-    number = run._accept_all(span.sequence, column)
+    number = run._endings.take_all(span.sequence, column)
     assert span.sequence.completion_ids == kept
     assert span.sequence.finish_reason == reason
     assert number == len(kept) + (reason == "error")
@@ -133,6 +134,7 @@ def _burst_digest(columns, *, swapped=False):
     run = _run([ask("a", (5, 6), 9), ask("b", (7,), 9)])
     spans = run.scheduler.next_step()
     sequences = [span.sequence for span in spans]
+    run.launch_step(spans)
     run.take_step(spans, sequences, None, [9, 9])
     rows = sequences[::-1] if swapped else sequences
     tokens = np.array(columns, np.int32).T
@@ -212,6 +214,7 @@ def test_only_requests_that_ask_get_log_probabilities():
     spans = run.scheduler.next_step()
     both = torch.tensor([[-0.5], [-0.25]])
     sampled = Sampled(torch.tensor([9, 8]), both[:, 0], torch.tensor([[9], [8]]), both, both[:, :0])
+    run.launch_step(spans)
     run.take_step(spans, [s.sequence for s in spans], sampled, [9, 8])
     asks, silent = run.reply().results
     assert asks.logprobs.chosen.tolist() == [-0.5]

@@ -19,7 +19,7 @@ from actors.engine.burst_fill import fill_pages
 from actors.engine.engine import Engine
 from actors.engine.fast_state import OVERRUN, DecodeState
 from actors.engine.history import Arrival, Outbox
-from actors.engine.scheduler import Sequence
+from actors.engine.sequence import Sequence
 from actors.request import Bundle, Capture, Reply, Request, Sampling, Steering
 from tests import tiny
 from tests.reference_decoder import ReferenceDecoder

@@ -133,7 +133,6 @@ def test_a_row_without_a_token_ends_alone(tmp_path: Path, followed: list[bool]) 
         {"sampling": Sampling(max_new_tokens=9, top_k=3, temperature=1.0)},
         {"num_top_logprobs": 2},
         {"capture": (Capture(layers=(1,), tokens="response[:4]"),)},
-        {"sampling": Sampling(max_new_tokens=0), "capture": (Capture(layers=(1,), tokens="all"),)},
     ],
 )
 def test_what_a_burst_cannot_follow_is_left_to_the_host(
@@ -151,6 +150,26 @@ def test_what_a_burst_cannot_follow_is_left_to_the_host(
     assert not followed[0]
 
 
+def test_who_is_over_with_the_forward_is_no_row_of_the_burst(
+    tmp_path: Path, followed: list[bool]
+) -> None:
+    engine = tiny.engine(tiny.save("mistral", tmp_path))
+    work = bundle(engine, count=6, lengths=(12,), ignore_eos=True)
+    read = Capture(layers=(1,), tokens="all")
+    made = [
+        replace(r, sampling=Sampling(max_new_tokens=0), capture=(read,)) if i in (0, 3) else r
+        for i, r in enumerate(work.requests)
+    ]
+    made[1] = replace(made[1], sampling=Sampling(max_new_tokens=1), capture=(), steering=())
+    work = replace(work, requests=tuple(made))
+    single = engine.run(work)
+    engine.fast = ReferenceDecoder(engine)
+    engine.run(work)
+    followed.clear()
+    assert_same(engine.run(work), single)
+    assert followed[0]
+
+
 def test_a_prompt_in_chunks_keeps_the_host_in_charge(tmp_path: Path, followed: list[bool]) -> None:
     engine = tiny.engine(tiny.save("mistral", tmp_path), max_batch_tokens=24)
     work = bundle(engine, count=3, lengths=(12,), ignore_eos=True)
@@ -161,11 +180,10 @@ def test_a_prompt_in_chunks_keeps_the_host_in_charge(tmp_path: Path, followed: l
     engine.run(work)
     followed.clear()
     assert_same(engine.run(work), single)
-    assert not any(followed[:2])  # three chunks
-    assert any(followed[2:])
+    assert followed == [True]  # behind the last of three chunks, as behind the others are chunks
 
 
-def test_nothing_follows_where_others_are_to_be_let_in(
+def test_a_burst_follows_the_last_forward_that_lets_somebody_in(
     tmp_path: Path, followed: list[bool]
 ) -> None:
     engine = tiny.engine(tiny.save("mistral", tmp_path), max_batch_tokens=24)
@@ -180,7 +198,7 @@ def test_nothing_follows_where_others_are_to_be_let_in(
     engine.run(work)
     followed.clear()
     assert_same(engine.run(work), single)
-    assert followed == [False, False, True]  # two prompts in each forward
+    assert followed == [True]  # two prompts in each of three forwards, one behind the other
 
 
 def test_pages_that_run_out_change_no_answer(tmp_path: Path, followed: list[bool]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.engine.engine import RanksDisagree
+from actors.engine.agreement import RanksDisagree
 from actors.request import STEERING_SITES, Bundle, Capture, Steering
 from tests import mixed, oracle, tiny
 from tests.tiny import ask

@@ -7,7 +7,8 @@ import random
 import pytest
 
 from actors.engine.pages import PageTable
-from actors.engine.scheduler import Scheduler, Sequence
+from actors.engine.scheduler import Scheduler
+from actors.engine.sequence import Sequence
 from tests.tiny import ask
 
 PAGE = 4

@@ -11,7 +11,7 @@ import torch
 from actors.engine.bank import build_bank
 from actors.engine.capture import Capturer
 from actors.engine.fusable import Row, fusable_row, is_kept, is_pooled, tokens_left
-from actors.engine.scheduler import Sequence
+from actors.engine.sequence import Sequence
 from actors.engine.steer import Plan
 from actors.request import Bundle, Capture, Request, Sampling, Steering
 

@@ -10,7 +10,7 @@ import torch
 from actors.engine.gather import find_home, keep_rows
 from actors.engine.homes import SLAB_BYTES, Home, Move, Shelf, Staging, send
 from actors.engine.reading import finish, make_reading
-from actors.engine.scheduler import Sequence
+from actors.engine.sequence import Sequence
 from actors.request import Capture
 from tests.tiny import ask
 

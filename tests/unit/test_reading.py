@@ -8,7 +8,7 @@ import torch
 
 from actors.engine.landing import Landing, Piece
 from actors.engine.reading import count_non_finite, finish, make_reading, visited_sites
-from actors.engine.scheduler import Sequence
+from actors.engine.sequence import Sequence
 from actors.request import Capture
 from tests.tiny import ask
 

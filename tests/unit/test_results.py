@@ -8,7 +8,7 @@ import torch
 
 from actors.engine.results import Outcome, build_result, failed
 from actors.engine.sampler import Sampled
-from actors.engine.scheduler import Sequence
+from actors.engine.sequence import Sequence
 from actors.request import CaptureResult, RequestError, Steering
 from tests import tiny
 from tests.tiny import ask

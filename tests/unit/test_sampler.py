@@ -19,7 +19,7 @@ from transformers import (
 from actors.engine import sampler
 from actors.engine.collectives import Collectives
 from actors.engine.sampler import NOT_FINITE, gumbel_noise, request_key, sample
-from actors.engine.scheduler import Sequence
+from actors.engine.sequence import Sequence
 from tests import oracle, tiny
 from tests.tiny import ask
 

@@ -11,7 +11,8 @@ import torch
 
 from actors.engine.bank import build_bank, vector_sha256
 from actors.engine.batch import build_batch
-from actors.engine.scheduler import Scheduler, Sequence, Span
+from actors.engine.scheduler import Scheduler
+from actors.engine.sequence import Sequence, Span
 from actors.engine.steer import OPERATORS, apply_round, build_plan, fuse_rounds, plan_rows
 from actors.request import STEERING_SITES, Bundle, Capture, Steering
 from tests import oracle, tiny
