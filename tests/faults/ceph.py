@@ -183,13 +183,18 @@ class Ceph:
         wait_for_port(self.port)
 
     def kill(self) -> None:
-        """kill -9, gateway first."""
+        """kill -9, gateway first; returns when all are gone: a store has one owner at a time."""
+        killed = []
         for name in ("client.rgw", "osd.0", "mgr.x", "mon.a"):
             path = self._home / "run" / f"{name}.pid"
             with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
-                os.kill(int(path.read_text()), signal.SIGKILL)
+                number = int(path.read_text())
+                os.kill(number, signal.SIGKILL)
+                killed.append(number)
                 path.unlink()
-        time.sleep(0.2)
+        deadline = time.monotonic() + 30
+        while any(_is_alive(number) for number in killed) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def _ceph(self, program: str, *arguments: str) -> None:
         self._call(program, "--conf", str(self._config), *arguments)
@@ -197,3 +202,12 @@ class Ceph:
     def _call(self, *command: str) -> None:
         with (self._home / "log/commands").open("ab") as log:
             subprocess.run(command, check=True, timeout=90, stdout=log, stderr=log)
+
+
+def _is_alive(number: int) -> bool:
+    """True while a process may still hold files: one that only waits to be reaped does not."""
+    try:
+        stat = Path(f"/proc/{number}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"

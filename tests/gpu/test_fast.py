@@ -9,7 +9,6 @@ bfloat16 moves the scores by.
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from actors.engine.burst import Burst
 from actors.engine.engine import Engine
 from actors.request import Bundle, Capture, EngineSpec, Reply, Request, Sampling, Steering
 from tests.benchmarks.shapes import write_shape
-from tests.gpu.twin import stock_twin
+from tests.gpu.margins import first_differences
+from tests.gpu.twin import steer_in, stock_twin
 
 SMALL: dict[str, dict[str, Any]] = {
     # Every expert chosen: no near-tie can send a token elsewhere.
@@ -180,36 +180,23 @@ def test_bursts_behind_one_another_agree_with_general_steps(
         f"{min(cosines):.5f}\n"
     )
     assert min(cosines) > 0.999
-    assert same > 75
+    ties = first_differences(engine, Path(engine.spec.model_path), work, fused, general)
+    furthest, near = max(t.distance for t in ties), np.median([t.num_near for t in ties])
+    sys.stderr.write(
+        f"{name}: {len(ties)} first differences, the furthest at {furthest:.2f} of bfloat16's "
+        f"moves; {near:.1f} tokens as near\n"
+    )
+    # General steps in another order of the requests differ as often, so equal tokens prove less
+    # than this: where tokens differ first, float32 finds both as good as the best.
+    assert furthest < CLEAR
+    assert near < 10  # of 20,001: not any token would do
+    assert same > 50
 
 
 def with_rows(work: Bundle) -> Bundle:
     """The same requests, each keeping its first rows at every layer one by one."""
     kept = (Capture(layers=(0, 1, 2, 3), tokens=f"response[:{STEPS}]", reduction="none"),)
     return replace(work, requests=tuple(replace(r, capture=kept) for r in work.requests))
-
-
-def steer_in(model: Any, asked: Request, vectors: dict[str, np.ndarray]) -> Any:
-    """Steer a stock model as a request says, by a plain hook on the layer's output."""
-    if not asked.steering:
-        return nullcontext()
-    (steering,) = asked.steering
-    v, c = torch.from_numpy(vectors[steering.vector]).cuda(), steering.coefficient
-
-    def change(layer: Any, args: Any, output: Any) -> Any:
-        hidden = output[0] if isinstance(output, tuple) else output
-        h, u = hidden.float(), v / v.norm()
-        along = (h @ u)[..., None]
-        changed = {
-            "add": h + c * v,
-            "add_norm_matched": h + c * h.norm(dim=-1, keepdim=True) * v,
-            "ablate": h - c * along * u,
-            "floor": h + (c - along).clamp_min(0) * u,
-            "ceiling": h + (c - along).clamp_max(0) * u,
-        }[steering.operator].to(hidden.dtype)
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
-
-    return model.model.layers[steering.layer].register_forward_hook(change)
 
 
 @torch.inference_mode()
