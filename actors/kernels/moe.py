@@ -8,12 +8,14 @@ CUDA graph can hold it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from actors.kernels.expert_products import down_kernel, gate_up_kernel
 
 
 @triton.jit
@@ -43,66 +45,6 @@ def _align_kernel(
     is_tile = mine < MAX_TILES
     tl.store(tile_expert_ptr + mine, tl.minimum(owner, EB - 1), mask=is_tile)
     tl.store(tile_rows_ptr + mine, rows, mask=is_tile)
-
-
-@triton.jit
-def _gate_up_kernel(
-    x_ptr, weight_ptr, out_ptr, order_ptr, tile_expert_ptr, tile_rows_ptr,
-    D, INNER, TOP: tl.constexpr,
-    TILE: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-):  # fmt: skip
-    tile = tl.program_id(1)
-    rows = tl.load(tile_rows_ptr + tile)
-    if rows > 0:
-        expert = tl.load(tile_expert_ptr + tile).to(tl.int64)
-        m = tl.arange(0, TILE)
-        pair = tl.load(order_ptr + tile * TILE + m, mask=m < rows, other=0)
-        n = tl.program_id(0) * BN + tl.arange(0, BN)
-        k = tl.arange(0, BK)
-        x_at = x_ptr + (pair // TOP)[:, None].to(tl.int64) * D + k[None]
-        gate_at = weight_ptr + expert * 2 * INNER * D + n[None].to(tl.int64) * D + k[:, None]
-        up_at = gate_at + INNER.to(tl.int64) * D
-        gate = tl.zeros([TILE, BN], tl.float32)
-        up = tl.zeros([TILE, BN], tl.float32)
-        for start in range(0, D, BK):
-            inside = (n[None] < INNER) & (k[:, None] + start < D)
-            x = tl.load(x_at + start, mask=(m < rows)[:, None] & (k[None] + start < D), other=0.0)
-            gate += tl.dot(x, tl.load(gate_at + start, mask=inside, other=0.0))
-            up += tl.dot(x, tl.load(up_at + start, mask=inside, other=0.0))
-        kind = out_ptr.dtype.element_ty
-        gate = gate.to(kind).to(tl.float32)
-        silu = (gate * tl.sigmoid(gate)).to(kind)
-        out_at = out_ptr + pair[:, None].to(tl.int64) * INNER + n[None]
-        tl.store(out_at, silu * up.to(kind), mask=(m < rows)[:, None] & (n[None] < INNER))
-
-
-@triton.jit
-def _down_kernel(
-    x_ptr, weight_ptr, out_ptr, order_ptr, tile_expert_ptr, tile_rows_ptr, route_ptr,
-    D, INNER, TILE: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-):  # fmt: skip
-    tile = tl.program_id(1)
-    rows = tl.load(tile_rows_ptr + tile)
-    if rows > 0:
-        expert = tl.load(tile_expert_ptr + tile).to(tl.int64)
-        m = tl.arange(0, TILE)
-        pair = tl.load(order_ptr + tile * TILE + m, mask=m < rows, other=0)
-        n = tl.program_id(0) * BN + tl.arange(0, BN)
-        k = tl.arange(0, BK)
-        x_at = x_ptr + pair[:, None].to(tl.int64) * INNER + k[None]
-        weight_at = weight_ptr + expert * D * INNER + n[None].to(tl.int64) * INNER + k[:, None]
-        acc = tl.zeros([TILE, BN], tl.float32)
-        for start in range(0, INNER, BK):
-            x = tl.load(
-                x_at + start, mask=(m < rows)[:, None] & (k[None] + start < INNER), other=0.0
-            )
-            inside = (n[None] < D) & (k[:, None] + start < INNER)
-            acc += tl.dot(x, tl.load(weight_at + start, mask=inside, other=0.0))
-        route = tl.load(route_ptr + pair, mask=m < rows, other=0.0)
-        kind = out_ptr.dtype.element_ty
-        acc = acc.to(kind).to(tl.float32) * route[:, None]
-        out_at = out_ptr + pair[:, None].to(tl.int64) * D + n[None]
-        tl.store(out_at, acc.to(kind), mask=(m < rows)[:, None] & (n[None] < D))
 
 
 @triton.jit
@@ -181,16 +123,18 @@ def run_experts(x_ND: Tensor, gate_up_EID: Tensor, down_EDI: Tensor, scratch: Sc
         align(scratch, pairs, experts)
     few = tiles * triton.cdiv(inner, 64) < 264
     bn = 16 if few else 32 if tile == 64 else 64
-    _gate_up_kernel[(triton.cdiv(inner, bn), tiles)](
-        x_ND, gate_up_EID, scratch.hidden, scratch.order, scratch.tile_expert,
-        scratch.tile_rows, width, inner, TOP=top, TILE=tile, BN=bn, BK=128 if few else 64,
-        num_warps=4, num_stages=4,
+    where = (scratch.order, None, scratch.tile_expert, scratch.tile_rows)
+    plain: dict[str, Any] = {
+        "scale_rows": None, "scale_columns": None, "RB": 1, "CB": 1, "BITS": False, "TILE": tile,
+    }  # fmt: skip
+    gate_up_kernel[(triton.cdiv(inner, bn), tiles)](
+        x_ND, gate_up_EID, None, scratch.hidden, *where, width, inner, **plain, TOP=top,
+        BN=bn, BK=128 if few else 64, num_warps=4, num_stages=4,
     )  # fmt: skip
     bn = 64 if few else 128
-    _down_kernel[(triton.cdiv(width, bn), tiles)](
-        scratch.hidden, down_EDI, scratch.parts, scratch.order, scratch.tile_expert,
-        scratch.tile_rows, scratch.weights, width, inner, TILE=tile, BN=bn, BK=64,
-        num_warps=4, num_stages=4,
+    down_kernel[(triton.cdiv(width, bn), tiles)](
+        scratch.hidden, down_EDI, None, scratch.parts, *where, scratch.weights, width, inner,
+        **plain, BN=bn, BK=64, num_warps=4, num_stages=4,
     )  # fmt: skip
     return scratch.parts.view(rows, top, width)
 

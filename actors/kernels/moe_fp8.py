@@ -1,13 +1,7 @@
 """Mixture of experts over FP8 weights with one scale per block, which stay FP8 in memory.
 
-A tile of weights becomes numbers of the rows' own type on its way to the tensor cores (exactly:
-every e4m3 number is a bfloat16 number), and its product is scaled in float32, so that no weight is
-rounded a second time. Half the bytes of bfloat16 are read. Rows are grouped in tiles as in
-``actors.kernels.moe``; the same two products serve few rows and many.
-
-The bits of an e4m3 number, moved to a bfloat16 number's place, are that number times 2^-120. Moving
-them takes fewer instructions than converting, and products are lifted by 2^120 in float32, which
-loses nothing but what lies below 2^-29 (the smallest float32 number, lifted).
+Half the bytes of bfloat16 are read. Rows are grouped in tiles as in ``actors.kernels.moe``; the
+same two products serve few rows and many.
 """
 
 from __future__ import annotations
@@ -19,117 +13,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from actors.kernels.expert_products import down_kernel, gate_up_kernel
 from actors.kernels.moe import Scratch, add_parts, align
 from actors.kernels.moe_prefill import by_expert
 
 MANY_TILE = 64
 """Rows of a tile where experts have many: 128 take longer (measured on H200)."""
-
-_MOVE_BITS = tl.constexpr("""
-{
-.reg .b32 t, m;
-prmt.b32 t, $2, 0, 0x1404;
-and.b32 m, t, 0x7f007f00;
-shr.u32 m, m, 4;
-and.b32 t, t, 0x80008000;
-or.b32 $0, t, m;
-prmt.b32 t, $2, 0, 0x3424;
-and.b32 m, t, 0x7f007f00;
-shr.u32 m, m, 4;
-and.b32 t, t, 0x80008000;
-or.b32 $1, t, m;
-}
-""")
-_LIFT = tl.constexpr(2.0**120)
-
-
-@triton.jit
-def _widen(stored, kind: tl.constexpr, BITS: tl.constexpr):
-    """e4m3 numbers as ``kind``; with BITS, of bytes, as bfloat16 numbers times 2^-120."""
-    if BITS:
-        wide = tl.inline_asm_elementwise(
-            asm=_MOVE_BITS, constraints="=r,=r,r", args=[stored], dtype=tl.bfloat16, is_pure=True,
-            pack=4,
-        )  # fmt: skip
-    else:
-        wide = stored.to(kind)
-    return wide
-
-
-@triton.jit
-def _gate_up_kernel(
-    x_ptr, weight_ptr, scale_ptr, out_ptr, order_ptr, start_ptr, tile_expert_ptr, tile_rows_ptr,
-    D, INNER, scale_rows, scale_columns, TOP: tl.constexpr, RB: tl.constexpr, CB: tl.constexpr,
-    BITS: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, BN: tl.constexpr,
-    BK: tl.constexpr,
-):  # fmt: skip
-    tile = tl.program_id(1)
-    rows = tl.load(tile_rows_ptr + tile)
-    if rows > 0:
-        expert = tl.load(tile_expert_ptr + tile).to(tl.int64)
-        m = tl.arange(0, TILE)
-        first = tile * TILE if PADDED else tl.load(start_ptr + tile)
-        pair = tl.load(order_ptr + first + m, mask=m < rows, other=0)
-        n = tl.program_id(0) * BN + tl.arange(0, BN)
-        k = tl.arange(0, BK)
-        kind = out_ptr.dtype.element_ty
-        lift = _LIFT if BITS else 1.0
-        x_at = x_ptr + (pair // TOP)[:, None].to(tl.int64) * D + k[None]
-        gate_at = weight_ptr + expert * 2 * INNER * D + n[None].to(tl.int64) * D + k[:, None]
-        up_at = gate_at + INNER.to(tl.int64) * D
-        scale_at = scale_ptr + (expert * 2 * scale_rows + n // RB) * scale_columns
-        up_scale_at = scale_at + scale_rows * scale_columns
-        gate = tl.zeros([TILE, BN], tl.float32)
-        up = tl.zeros([TILE, BN], tl.float32)
-        for start in range(0, D, BK):
-            inside = (n[None] < INNER) & (k[:, None] + start < D)
-            x = tl.load(x_at + start, mask=(m < rows)[:, None] & (k[None] + start < D), other=0.0)
-            gate_w = _widen(tl.load(gate_at + start, mask=inside, other=0.0), kind, BITS)
-            up_w = _widen(tl.load(up_at + start, mask=inside, other=0.0), kind, BITS)
-            gate_s = tl.load(scale_at + start // CB, mask=n < INNER, other=0.0)
-            up_s = tl.load(up_scale_at + start // CB, mask=n < INNER, other=0.0)
-            gate += tl.dot(x, gate_w) * lift * gate_s[None]
-            up += tl.dot(x, up_w) * lift * up_s[None]
-        gate = gate.to(kind).to(tl.float32)
-        silu = (gate * tl.sigmoid(gate)).to(kind)
-        out_at = out_ptr + pair[:, None].to(tl.int64) * INNER + n[None]
-        tl.store(out_at, silu * up.to(kind), mask=(m < rows)[:, None] & (n[None] < INNER))
-
-
-@triton.jit
-def _down_kernel(
-    x_ptr, weight_ptr, scale_ptr, out_ptr, order_ptr, start_ptr, tile_expert_ptr, tile_rows_ptr,
-    route_ptr, D, INNER, scale_rows, scale_columns, RB: tl.constexpr, CB: tl.constexpr,
-    BITS: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, BN: tl.constexpr,
-    BK: tl.constexpr,
-):  # fmt: skip
-    tile = tl.program_id(1)
-    rows = tl.load(tile_rows_ptr + tile)
-    if rows > 0:
-        expert = tl.load(tile_expert_ptr + tile).to(tl.int64)
-        m = tl.arange(0, TILE)
-        first = tile * TILE if PADDED else tl.load(start_ptr + tile)
-        pair = tl.load(order_ptr + first + m, mask=m < rows, other=0)
-        n = tl.program_id(0) * BN + tl.arange(0, BN)
-        k = tl.arange(0, BK)
-        kind = out_ptr.dtype.element_ty
-        lift = _LIFT if BITS else 1.0
-        x_at = x_ptr + pair[:, None].to(tl.int64) * INNER + k[None]
-        weight_at = weight_ptr + expert * D * INNER + n[None].to(tl.int64) * INNER + k[:, None]
-        scale_at = scale_ptr + (expert * scale_rows + n // RB) * scale_columns
-        acc = tl.zeros([TILE, BN], tl.float32)
-        for start in range(0, INNER, BK):
-            x = tl.load(
-                x_at + start, mask=(m < rows)[:, None] & (k[None] + start < INNER), other=0.0
-            )
-            inside = (n[None] < D) & (k[:, None] + start < INNER)
-            weight = _widen(tl.load(weight_at + start, mask=inside, other=0.0), kind, BITS)
-            scale = tl.load(scale_at + start // CB, mask=n < D, other=0.0)
-            acc += tl.dot(x, weight) * lift * scale[None]
-        route = tl.load(route_ptr + pair, mask=m < rows, other=0.0)
-        acc = acc.to(kind).to(tl.float32) * route[:, None]
-        out_at = out_ptr + pair[:, None].to(tl.int64) * D + n[None]
-        tl.store(out_at, acc.to(kind), mask=(m < rows)[:, None] & (n[None] < D))
 
 
 @triton.jit
@@ -219,23 +108,22 @@ def _products(
     width, inner, top = x_ND.shape[1], down.values.shape[2], weights.shape[1]
     ways = _FEW if tiles.tile == 16 else _MANY
     count = tiles.rows.shape[0]
-    padded = tiles.start is None
     in_bits = x_ND.is_cuda and x_ND.dtype == torch.bfloat16
     stored = [m.values.view(torch.uint8) if in_bits else m.values for m in (gate_up, down)]
-    where = (tiles.order, tiles.rows if padded else tiles.start, tiles.expert, tiles.rows)
+    where = (tiles.order, tiles.start, tiles.expert, tiles.rows)
     way, (rows, columns) = ways[0], gate_up.block
-    _gate_up_kernel[(triton.cdiv(inner, way.columns), count)](
+    gate_up_kernel[(triton.cdiv(inner, way.columns), count)](
         x_ND, stored[0], gate_up.scales, hidden, *where, width, inner,
         gate_up.scales.shape[1] // 2, gate_up.scales.shape[2], TOP=top, RB=rows, CB=columns,
-        BITS=in_bits, PADDED=padded, TILE=tiles.tile, BN=way.columns, BK=_depth(way, columns),
-        num_warps=4, num_stages=way.stages,
+        BITS=in_bits, TILE=tiles.tile, BN=way.columns, BK=_depth(way, columns), num_warps=4,
+        num_stages=way.stages,
     )  # fmt: skip
     way, (rows, columns) = ways[1], down.block
-    _down_kernel[(triton.cdiv(width, way.columns), count)](
+    down_kernel[(triton.cdiv(width, way.columns), count)](
         hidden, stored[1], down.scales, parts, *where, weights, width, inner,
-        down.scales.shape[1], down.scales.shape[2], RB=rows, CB=columns,
-        BITS=in_bits, PADDED=padded, TILE=tiles.tile, BN=way.columns, BK=_depth(way, columns),
-        num_warps=4, num_stages=way.stages,
+        down.scales.shape[1], down.scales.shape[2], RB=rows, CB=columns, BITS=in_bits,
+        TILE=tiles.tile, BN=way.columns, BK=_depth(way, columns), num_warps=4,
+        num_stages=way.stages,
     )  # fmt: skip
 
 

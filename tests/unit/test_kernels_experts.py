@@ -17,7 +17,7 @@ pytest.importorskip("triton", reason="Triton is not installed: kernels are teste
 from transformers import DeepseekV3Config
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
 
-from actors.kernels import moe, moe_fp8, route
+from actors.kernels import expert_products, moe, moe_fp8, route
 from actors.model.block_scales import FP8, BlockScaled
 from tests.unit.test_kernels import LOOPS, close, random
 
@@ -197,9 +197,11 @@ def test_moved_bits_are_every_fp8_number_times_a_power_of_two() -> None:
     """The interpreter knows no PTX, so the instructions are read here."""
     numbers = torch.arange(256, dtype=torch.uint8)
     words = numbers.view(torch.int32).tolist()
-    halves = [half for word in words for half in _moved(moe_fp8._MOVE_BITS.value, word % 2**32)]
+    halves = [
+        half for word in words for half in _moved(expert_products._MOVE_BITS.value, word % 2**32)
+    ]
     moved = torch.tensor(halves, dtype=torch.int64).to(torch.uint32).view(torch.bfloat16)
-    want, got = numbers.view(FP8).double(), moved.double() * moe_fp8._LIFT.value
+    want, got = numbers.view(FP8).double(), moved.double() * expert_products._LIFT.value
     real = ~want.isnan()
     assert int(real.sum()) == 254
     assert torch.equal(got[real], want[real])
