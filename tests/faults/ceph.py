@@ -135,7 +135,7 @@ class Ceph:
         disk = str(uuid.uuid4())
         self._ceph("ceph", "osd", "new", disk, "0")
         self._ceph("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", disk)
-        self._ceph("ceph-osd", "-i", "0")
+        self._start_store()
         self._ceph("radosgw", "-n", "client.rgw")
         wait_for_port(self.port)
         self._ceph(
@@ -178,9 +178,21 @@ class Ceph:
         """Start the four processes again on the same state."""
         self._ceph("ceph-mon", "-i", "a", "--public-addr", self._mon_address)
         self._ceph("ceph-mgr", "-i", "x")
-        self._ceph("ceph-osd", "-i", "0")
+        self._start_store()
         self._ceph("radosgw", "-n", "client.rgw")
         wait_for_port(self.port)
+
+    def _start_store(self) -> None:
+        """Start the store; one that asks its monitor too early hears "wrong fsid" and ends."""
+        for tries_left in reversed(range(10)):
+            try:
+                self._ceph("ceph-osd", "-i", "0")
+            except subprocess.CalledProcessError:
+                if not tries_left:
+                    raise
+                time.sleep(0.5)
+            else:
+                return
 
     def kill(self) -> None:
         """kill -9, gateway first; returns when all are gone: a store has one owner at a time."""
