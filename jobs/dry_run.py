@@ -92,8 +92,9 @@ def _show(batch: Batch, console: Console) -> bool:
 
 def show_memory(memory: Memory, console: Console) -> None:
     """Bytes on one rank, and whether they fit."""
+    cache = f"KV cache {size(memory.cache)}" if memory.cache >= 0 else "no room for a KV cache"
     console.note(
-        f"\neach rank: weights {size(memory.weights)}, KV cache {size(memory.cache)} "
+        f"\neach rank: weights {size(memory.weights)}, {cache} "
         f"({memory.cache_tokens:,} tokens; the longest sequence has {memory.longest:,}), "
         f"captured rows on their way out {size(memory.capture)} at most"
     )

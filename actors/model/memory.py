@@ -32,6 +32,8 @@ class RankWeights:
     active_share: float
     fp8_bytes: int = 0
     """Of the experts in FP8, scales and a shared one among them; 0: they are like the rest."""
+    unread: int = 0
+    """Of ``shared``: a shared expert's plain copy, for which fused forwards read the FP8 one."""
 
     @property
     def total(self) -> int:
@@ -48,7 +50,7 @@ class RankWeights:
         """Bytes that one forward over so many rows reads, routing taken as even."""
         if not self.fp8_bytes:
             return self.read(num_rows) * item
-        return self.shared * item + self.fp8_bytes * self._touched(num_rows)
+        return (self.shared - self.unread) * item + self.fp8_bytes * self._touched(num_rows)
 
     def read(self, num_rows: int) -> float:
         """Values that one forward over so many rows reads, routing taken as even."""
@@ -69,7 +71,7 @@ def rank_weights(facts: ModelFacts, size: int, blocks: ExpertBlocks | None = Non
     config, hidden = facts.config, facts.hidden_size
     vocab = -(-facts.vocab_size // size) * hidden
     is_tied = bool(config.get("tie_word_embeddings", False))
-    experts, fp8_bytes, shared = 0, 0, vocab + hidden  # the head, and the last norm
+    experts, fp8_bytes, unread, shared = 0, 0, 0, vocab + hidden  # the head, and the last norm
     for layer in range(facts.num_layers):
         shared += _attention(facts, size) + 2 * hidden
         if _is_sparse(facts, layer):
@@ -78,7 +80,9 @@ def rank_weights(facts: ModelFacts, size: int, blocks: ExpertBlocks | None = Non
             fp8_bytes += _fp8_bytes(facts, width, blocks) if blocks else 0
             shared += facts.num_experts * hidden
             if facts.is_mla:  # the experts that every token visits
-                shared += 3 * hidden * width * int(config.get("n_shared_experts") or 0)
+                visited = 3 * hidden * width * int(config.get("n_shared_experts") or 0)
+                shared += visited
+                unread += visited if blocks and _joins_experts(facts) else 0
         else:
             width = facts.intermediate_size // size
             shared += 3 * hidden * width
@@ -91,13 +95,19 @@ def rank_weights(facts: ModelFacts, size: int, blocks: ExpertBlocks | None = Non
         experts=experts,
         active_share=chosen / facts.num_experts if facts.num_experts else 0.0,
         fp8_bytes=fp8_bytes,
+        unread=unread,
     )
+
+
+def _joins_experts(facts: ModelFacts) -> bool:
+    """True when one shared expert lies in the routed experts' own tensor, in FP8."""
+    return facts.config.get("n_shared_experts") == 1
 
 
 def _fp8_bytes(facts: ModelFacts, width: int, blocks: ExpertBlocks) -> int:
     """Bytes of one layer's experts in FP8: one a value, and four a scale."""
     hidden = facts.hidden_size
-    number = facts.num_experts + int(facts.config.get("n_shared_experts") == 1)
+    number = facts.num_experts + int(_joins_experts(facts))
     gate_up = scales_shape([2 * width, hidden], blocks.gate_up)
     down = scales_shape([hidden, width], blocks.down)
     return number * (3 * hidden * width + 4 * (gate_up[0] * gate_up[1] + down[0] * down[1]))

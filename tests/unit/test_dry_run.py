@@ -130,6 +130,18 @@ def test_memory_that_nobody_knows_is_not_guessed() -> None:
     )
 
 
+def test_weights_that_leave_no_room_have_no_cache_of_negative_size() -> None:
+    out = io.StringIO()
+    memory = Memory(
+        weights=9 * 10**9, cache=-(10**9), cache_tokens=0, capture=0, longest=10, device=8 * 10**9,
+        misfit="weights of 9.00 GB are more than 8.00 GB",
+    )  # fmt: skip
+    show_memory(memory, Console(out))
+
+    assert "weights 9.00 GB, no room for a KV cache (0 tokens;" in out.getvalue()
+    assert "does not fit: weights of 9.00 GB" in out.getvalue()
+
+
 def test_a_size_that_is_set_counts_more_than_what_is_here(run_dir: str) -> None:
     (here,) = points("generate", run_dir)
     (told_so,) = points("generate", run_dir, "cluster.device_memory_bytes=7")

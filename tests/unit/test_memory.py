@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -17,7 +18,9 @@ from actors.model.memory import (
     cache_values_per_token,
     rank_weights,
 )
+from actors.model.quantized import ExpertBlocks
 from actors.request import EngineSpec
+from tests.benchmarks.shapes import write_shape
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -72,6 +75,21 @@ def test_a_large_batch_reads_all_experts_and_one_row_only_its_own():
     assert weights.read(1) == weights.per_token == 300
     assert weights.read(2) == 100 + 800 * (1 - 0.75**2)
     assert weights.read(100) == pytest.approx(900)
+
+
+def test_a_shared_expert_beside_fp8_experts_is_read_once(tmp_path):
+    """Its plain copy is held for what reads modules one by one, but no decode step reads it."""
+    weights = RankWeights(
+        embedding=7, shared=100, experts=800, active_share=0.25, fp8_bytes=900, unread=30
+    )
+    assert weights.held_bytes(2) == 2 * 107 + 900
+    assert weights.read_bytes(1, 2) == 2 * 70 + 900 * 0.25
+    path = write_shape("kimi_k2", tmp_path, 3)
+    facts, blocks = read_model_facts(str(path)), ExpertBlocks((128, 128), (128, 128))
+    for number, copies in ((1, 1), (2, 0)):
+        config = {**facts.config, "n_shared_experts": number}
+        found = rank_weights(dataclasses.replace(facts, config=config), 4, blocks)
+        assert found.unread == 2 * copies * 3 * 7168 * 2048 // 4  # the first layer is dense
 
 
 def test_kimi_k2_is_a_trillion_parameters_and_fits_sixteen_gpus_in_bfloat16(tmp_path):
