@@ -19,24 +19,15 @@ from jobs.estimate import (
 )
 from jobs.execution import Batch, load_encoder
 from jobs.preflight import experts_held
-from jobs.readiness import check_texts
+from jobs.readiness import check_texts, committed
 from jobs.report.console import Console, duration
 from jobs.runner import make_batches
-from storage.layout import COMMITS
 
 
 def show_plan(points: Sequence[JobRequest], console: Console) -> int:
     """Print every batch; refused when one cannot run."""
     fits = [_show(batch, console) for batch in make_batches(points)]
     return ExitCode.DONE if all(fits) else ExitCode.REFUSED
-
-
-def committed(batch: Batch) -> set[str]:
-    """Tasks of the plan that the run folder has already."""
-    folder = batch.run_dir / COMMITS
-    if not folder.is_dir():
-        return set()
-    return {path.stem for path in folder.glob("*.json")} & set(batch.plan.works)
 
 
 def predict(batch: Batch) -> Estimate:

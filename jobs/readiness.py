@@ -13,6 +13,7 @@ from jobs.judges import judge_spec
 from jobs.points import redact
 from jobs.preflight import Model, most_tokens
 from jobs.work import MAIN, GroupWork
+from storage.layout import COMMITS
 
 PATIENCE_S = 10.0
 SHOWN = 40
@@ -33,6 +34,14 @@ def check_open_tasks(batch: Batch, done: Collection[str]) -> None:
     works = (work for task, work in batch.plan.works.items() if task not in done)
     if any(judged_texts(work, batch.plan) for work in works):
         check_judge_answers(judge_spec(batch.points[0].config.judge))
+
+
+def committed(batch: Batch) -> set[str]:
+    """Tasks of the plan that the run folder has already."""
+    folder = batch.run_dir / COMMITS
+    if not folder.is_dir():
+        return set()
+    return {path.stem for path in folder.glob("*.json")} & set(batch.plan.works)
 
 
 def check_texts(batch: Batch, done: Collection[str]) -> None:

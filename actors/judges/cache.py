@@ -23,18 +23,12 @@ KEYS_PER_QUERY = 500
 
 
 class ScoreCache:
-    """Scores on disk, by judge version and query digest."""
+    """Scores on disk, by judge version and query digest; the file is made when first used."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._lock = threading.Lock()
-        with self._connect() as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS scores (version TEXT, digest TEXT, score REAL, "
-                "PRIMARY KEY (version, digest)) WITHOUT ROWID"
-            )
+        self._is_made = False
 
     def get(self, version: str, digests: Sequence[str]) -> dict[str, float]:
         """Scores of those digests that are known."""
@@ -63,12 +57,26 @@ class ScoreCache:
     def _connect(self) -> Iterator[sqlite3.Connection]:
         """One transaction. A connection belongs to its thread, so each use makes its own."""
         with self._lock:
+            if not self._is_made:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self._path, timeout=LOCK_TIMEOUT_S)
             try:
+                if not self._is_made:
+                    _make(connection)
+                    self._is_made = True
                 with connection:
                     yield connection
             finally:
                 connection.close()
+
+
+def _make(connection: sqlite3.Connection) -> None:
+    with connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS scores (version TEXT, digest TEXT, score REAL, "
+            "PRIMARY KEY (version, digest)) WITHOUT ROWID"
+        )
 
 
 class CachedJudge:

@@ -10,8 +10,9 @@ import pytest
 
 from conf.resolve import JobRequest
 from jobs.capacity import Memory
-from jobs.dry_run import committed, device_bytes, show_memory, show_plan, size
+from jobs.dry_run import device_bytes, show_memory, show_plan, size
 from jobs.entry import main
+from jobs.readiness import committed
 from jobs.report.console import Console
 from jobs.runner import Batch, make_batches
 from tests.benchmarks.shapes import FP8, write_shape

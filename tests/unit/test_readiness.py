@@ -165,16 +165,20 @@ def test_other_judges_are_not_asked(kind):
     check_judge_answers(judge(f"http://127.0.0.1:{free_port()}/v1", kind))
 
 
-def test_a_run_is_refused_and_its_folder_left_empty(tmp_path, monkeypatch):
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_run_that_is_refused_leaves_no_folder_that_was_not_there(is_there, tmp_path, monkeypatch):
     monkeypatch.setattr(runner.Execution, "execute", lambda *_: pytest.fail("it was started"))
+    if is_there:
+        (tmp_path / "new/run").mkdir(parents=True)
     given = [
         "judge=endpoint",
         f"judge.url=http://127.0.0.1:{free_port()}/v1",
-        f"run_dir={tmp_path}/run",
+        f"run_dir={tmp_path}/new/run",
     ]
     with pytest.raises(UserError, match="does not answer"):
         runner.run_points(compose("steer", given, Console()), Console())
-    assert not list((tmp_path / "run").rglob("*.parquet"))
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert left == (["new", "new/run"] if is_there else [])
 
 
 def test_no_judge_is_asked_for_where_nothing_is_judged(tmp_path):
