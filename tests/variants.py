@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import (
     DeepseekV3Config,
+    DeepseekV32Config,
     LlamaConfig,
     MistralConfig,
     Qwen3Config,
@@ -99,6 +100,13 @@ def configs() -> dict[str, Any]:
                 "attention_bias": True,
             }
         ),
+        # No sequence of the tests is longer than what the indexer may choose.
+        "deepseek_v32": DeepseekV32Config(
+            **{**LATENT, "n_group": 4, "topk_group": 2},
+            index_topk=256,
+            index_n_heads=4,
+            index_head_dim=16,
+        ),
         "deepseek_halves": DeepseekV3Config(
             **{
                 **LATENT,
@@ -179,6 +187,7 @@ def stock_of(name: str) -> Any:
 ROUTED_LAYERS: dict[str, tuple[int, ...]] = {
     "kimi_k2": (1, 2),
     "deepseek_groups_of_groups": (1, 2),
+    "deepseek_v32": (1, 2),
     "deepseek_halves": (2,),
     "qwen3_moe_mixed": (0, 2),
     "qwen3_moe_stepped": (1,),

@@ -19,7 +19,9 @@ from conf.errors import UserError
 
 # Checkpoints whose config.json names a type that transformers 5.23 does not map; the weights and
 # the arithmetic are those of the family on the right (reference: Kimi K2's modelling file).
-ALIASES = {"kimi_k2": "deepseek_v3"}
+# DeepSeek-V3.2 attends to the ``index_topk`` tokens that its indexer chooses. Up to so many that is
+# every token, whatever the indexer says, and the arithmetic that of V3; longer is refused.
+ALIASES = {"kimi_k2": "deepseek_v3", "deepseek_v32": "deepseek_v3"}
 RANDOM_STD = 0.02
 """Standard deviation of ``weights: random``."""
 UNSTEADY_ROTARY = ("dynamic", "longrope")
@@ -135,7 +137,7 @@ def read_model_facts(model_path: str) -> ModelFacts:
             intermediate_size=int(config["intermediate_size"]),
             moe_intermediate_size=int(config["moe_intermediate_size"]) if experts else None,
             num_experts=int(experts),
-            max_position=int(config.get("max_position_embeddings", 2048)),
+            max_position=_max_position(config),
             eos_ids=_eos_ids(Path(model_path), config),
             is_mla=is_mla,
             config=config,
@@ -150,6 +152,18 @@ def read_model_facts(model_path: str) -> ModelFacts:
             f"model.path={model_path!r} has a config.json or generation_config.json whose numbers "
             f"cannot be read ({error}); give the model's own files."
         ) from error
+
+
+def _dense_first(dense: int, layers: int) -> list[str]:
+    return ["dense"] * min(dense, layers) + ["sparse"] * max(0, layers - dense)
+
+
+def _max_position(config: dict[str, Any]) -> int:
+    """Tokens of a sequence at most; of a sparse attention, as many as it chooses all of."""
+    longest = int(config.get("max_position_embeddings", 2048))
+    if config.get("model_type") != "deepseek_v32":
+        return longest
+    return min(longest, int(config.get("index_topk") or 2048))
 
 
 def _rotary_type(config: dict[str, Any]) -> str:
@@ -185,6 +199,14 @@ def check_model(spec: EngineSpec) -> ModelFacts:
         raise UserError(
             f"model.path={spec.model_path!r} has hidden_act={activation!r}, but experts and fused "
             "steps compute 'silu' only; use a checkpoint of the family as published."
+        )
+    kinds = facts.config.get("mlp_layer_types")
+    dense = int(facts.config.get("first_k_dense_replace") or 0)
+    if kinds and facts.is_mla and kinds != _dense_first(dense, facts.num_layers):
+        raise UserError(
+            f"model.path={spec.model_path!r} has mlp_layer_types other than {dense} dense layers "
+            "(first_k_dense_replace) and sparse ones behind them, which is not supported; use a "
+            "checkpoint of the family as published."
         )
     quantized = why_unreadable(facts.config)
     if quantized and spec.weights == "checkpoint":
