@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from actors.model.family import ModelFacts
-from actors.model.quantized import SCALE_SUFFIX, block_shape, scales_shape
+from actors.model.quantized import (
+    GROUP_SUFFIX,
+    PACKED_SUFFIX,
+    PER_WORD,
+    SCALE_SUFFIX,
+    ZERO_SUFFIX,
+    block_shape,
+    packed_group,
+    scales_shape,
+)
 from conf.errors import UserError
 
 INDEX = "model.safetensors.index.json"
@@ -42,6 +51,7 @@ def check_weight_files(model_path: str, facts: ModelFacts, *, keeps_fp8: bool = 
     for name in _names(folder):
         tensors.update(_tensors(folder, name))
     _check_scales(folder, tensors, facts)
+    _check_packed(folder, tensors, facts)
     if keeps_fp8:
         _check_experts(folder, tensors, facts)
     shapes = {name: shape for name, (_, shape) in tensors.items()}
@@ -70,6 +80,25 @@ def _check_scales(
         if held != wanted or kind not in SCALE_TYPES:
             said = f"{list(block)}: {wanted} scales of floating point"
             _misfit(folder, f"{kind} scales {held} for {name}", "weight_block_size", said)
+
+
+def _check_packed(
+    folder: Path, tensors: Mapping[str, tuple[str, list[int]]], facts: ModelFacts
+) -> None:
+    """Packed INT4 weights are announced by config.json, and each group of them has its scale."""
+    group = packed_group(facts.config)
+    for name, (dtype, shape) in tensors.items():
+        if not name.endswith(".weight" + PACKED_SUFFIX):
+            continue
+        plain = name.removesuffix(PACKED_SUFFIX)
+        if group is None or dtype != "I32" or plain + ZERO_SUFFIX in tensors:
+            said = f"symmetric INT4 in groups of {group}" if group else "nothing of INT4"
+            _misfit(folder, f"{dtype} packed weights ({name})", "quantization_config", said)
+        kind, held = tensors.get(plain + GROUP_SUFFIX, ("no", []))
+        wanted = [shape[0], -(-shape[1] * PER_WORD // group)]
+        if held != wanted or kind not in SCALE_TYPES:
+            said = f"{group}: {wanted} scales of floating point"
+            _misfit(folder, f"{kind} scales {held} for {plain}", "group_size", said)
 
 
 def _check_experts(

@@ -1,6 +1,7 @@
 """Reads, of each checkpoint tensor, only the part that is asked for; safetensors only.
 
-FP8 weights come as the numbers that they stand for (``actors.model.block_scales``).
+FP8 and INT4 weights come as the numbers that they stand for (``actors.model.block_scales``,
+``actors.model.packed_ints``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from actors.model.block_scales import FP8, Matrix, dequantize, local_scales, scales_part
-from actors.model.quantized import SCALE_SUFFIX
+from actors.model.packed_ints import unpack, words_part
+from actors.model.quantized import GROUP_SUFFIX, PACKED_SUFFIX, PER_WORD, SCALE_SUFFIX
 from actors.model.shard import Slice
 from conf.errors import UserError
 
@@ -23,11 +25,17 @@ class Checkpoint:
     """Slices of safetensors files, opened once and lazily."""
 
     def __init__(
-        self, folder: Path, stack: ExitStack, block: tuple[int, int] | None = None
+        self,
+        folder: Path,
+        stack: ExitStack,
+        block: tuple[int, int] | None = None,
+        group: int | None = None,
     ) -> None:
         self.folder = folder
         self._block = block
         """Rows and columns that share a scale, in a checkpoint with FP8 weights."""
+        self._group = group
+        """Columns that share a scale, in a checkpoint with packed INT4 weights."""
         self._stack = stack
         self._open: dict[str, Any] = {}
         index = folder / "model.safetensors.index.json"
@@ -40,7 +48,10 @@ class Checkpoint:
                     self._file_of.update(dict.fromkeys(handle.keys(), path.name))
 
     def __contains__(self, name: str) -> bool:
-        return name in self._file_of
+        return name in self._file_of or self._is_packed(name)
+
+    def _is_packed(self, name: str) -> bool:
+        return name not in self._file_of and name + PACKED_SUFFIX in self._file_of
 
     def get(self, name: str) -> Any:
         """A lazy slice of tensor ``name``."""
@@ -59,6 +70,11 @@ class Checkpoint:
 
     def copy(self, name: str, part: Slice | None, out: Tensor) -> None:
         """Copy the part of tensor ``name`` into ``out``, converting the dtype."""
+        if self._is_packed(name):
+            got = self._unpacked(name, part, out)
+            self._fits(name, got, out)
+            out.copy_(got)
+            return
         got, start = self._part(name, part)
         self._keep(name, got, out, start)
 
@@ -119,8 +135,27 @@ class Checkpoint:
         )
         return found
 
+    def _unpacked(self, name: str, part: Slice | None, out: Tensor) -> Tensor:
+        """What a part of packed integers stands for, float32, where ``out`` is."""
+        if self._group is None:
+            raise UserError(
+                f"model.path={str(self.folder)!r} holds packed weights ({name}), of which its "
+                "config.json says nothing; give the config.json that belongs to these weights."
+            )
+        rows, columns = self.shape(name)
+        over_rows = slice(part.start, part.stop) if part and part.dim == 0 else slice(0, rows)
+        first, stop = (part.start, part.stop) if part and part.dim == 1 else (0, columns)
+        words = self.get(name + PACKED_SUFFIX)[over_rows, words_part(first, stop - first)]
+        groups = slice(first // self._group, -(-stop // self._group))
+        scales = self.get(name + GROUP_SUFFIX)[over_rows, groups]
+        at = out.device
+        return unpack(words.to(at), scales.to(at), first, stop - first, self._group)
+
     def shape(self, name: str) -> tuple[int, ...]:
         """The whole tensor's shape."""
+        if self._is_packed(name):
+            rows, words = self.get(name + PACKED_SUFFIX).get_shape()
+            return rows, words * PER_WORD
         return tuple(self.get(name).get_shape())
 
     def copy_expert(

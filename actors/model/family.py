@@ -187,6 +187,30 @@ def check_model(spec: EngineSpec) -> ModelFacts:
             f"cluster.tensor_parallel_size={size} does not fit {spec.model_path!r}: {why}; "
             f"use one of {fits}."
         )
+    _check_arithmetic(spec, facts)
+    quantized = why_unreadable(facts.config)
+    if quantized and spec.weights == "checkpoint":
+        raise UserError(
+            f"model.path={spec.model_path!r} holds weights quantized as {quantized}, which are not "
+            "supported; give a float32, float16 or bfloat16 checkpoint, one in FP8 with a scale "
+            "per block, or one in packed INT4 with a scale per group."
+        )
+    if spec.expert_weights == "fp8" and kept_blocks(spec, facts, size) is None:
+        raise UserError(
+            f"model.expert_weights=fp8 does not fit {spec.model_path!r}: its config.json announces "
+            f"no FP8 experts whose blocks {size} ranks could share; use auto, or another "
+            "cluster.tensor_parallel_size."
+        )
+    if spec.weights == "checkpoint" and not any(Path(spec.model_path).glob("*.safetensors")):
+        raise UserError(
+            f"model.path={spec.model_path!r} has no *.safetensors file (pickled weights are never "
+            "read); convert the checkpoint, or set model.weights=random to try its shape."
+        )
+    return facts
+
+
+def _check_arithmetic(spec: EngineSpec, facts: ModelFacts) -> None:
+    """Refuse what the family's layers, as they are computed here, would get wrong."""
     rotary = _rotary_type(facts.config)
     if rotary in UNSTEADY_ROTARY:
         raise UserError(
@@ -208,25 +232,6 @@ def check_model(spec: EngineSpec) -> ModelFacts:
             "(first_k_dense_replace) and sparse ones behind them, which is not supported; use a "
             "checkpoint of the family as published."
         )
-    quantized = why_unreadable(facts.config)
-    if quantized and spec.weights == "checkpoint":
-        raise UserError(
-            f"model.path={spec.model_path!r} holds weights quantized as {quantized}, which are not "
-            "supported; give a float32, float16 or bfloat16 checkpoint, or one in FP8 with a scale "
-            "per block."
-        )
-    if spec.expert_weights == "fp8" and kept_blocks(spec, facts, size) is None:
-        raise UserError(
-            f"model.expert_weights=fp8 does not fit {spec.model_path!r}: its config.json announces "
-            f"no FP8 experts whose blocks {size} ranks could share; use auto, or another "
-            "cluster.tensor_parallel_size."
-        )
-    if spec.weights == "checkpoint" and not any(Path(spec.model_path).glob("*.safetensors")):
-        raise UserError(
-            f"model.path={spec.model_path!r} has no *.safetensors file (pickled weights are never "
-            "read); convert the checkpoint, or set model.weights=random to try its shape."
-        )
-    return facts
 
 
 def kept_blocks(spec: EngineSpec, facts: ModelFacts, size: int) -> ExpertBlocks | None:

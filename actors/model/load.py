@@ -35,7 +35,7 @@ from actors.model.fp8_experts import (
     scales_of,
     to_fp8,
 )
-from actors.model.quantized import block_shape, expert_blocks
+from actors.model.quantized import block_shape, expert_blocks, packed_group
 from actors.model.random_weights import fill_normal_, name_key
 from actors.model.shard import RANK0_ONLY, Slice, find_slice, local_config, vocab_rows
 from actors.request import EngineSpec
@@ -216,7 +216,9 @@ def load_model(spec: EngineSpec, *, rank: int, world_size: int) -> LocalModel:
     with torch.no_grad(), ExitStack() as stack:
         checkpoint = None
         if spec.weights != "random":
-            checkpoint = Checkpoint(Path(spec.model_path), stack, block_shape(facts.config))
+            checkpoint = Checkpoint(
+                Path(spec.model_path), stack, block_shape(facts.config), packed_group(facts.config)
+            )
         _fill(spec, facts, wanted, rank, world_size, checkpoint)
         fill_fp8_experts(
             model, checkpoint, facts, rank=rank, world=world_size, seed=spec.random_seed

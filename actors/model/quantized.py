@@ -7,6 +7,10 @@ from typing import Any, NamedTuple
 
 SCALE_SUFFIX = "_scale_inv"
 """Of the tensor that holds the scales of ``NAME.weight``."""
+PACKED_SUFFIX, GROUP_SUFFIX, ZERO_SUFFIX = "_packed", "_scale", "_zero_point"
+"""Of packed integers in place of ``NAME.weight``, of their scales, and of what is not read."""
+PER_WORD = 8
+"""INT4 numbers in one stored int32."""
 
 
 def block_shape(config: dict[str, Any]) -> tuple[int, int] | None:
@@ -23,10 +27,39 @@ def block_shape(config: dict[str, Any]) -> tuple[int, int] | None:
     return rows, columns
 
 
+def packed_group(config: dict[str, Any]) -> int | None:
+    """Columns that share a scale in packed INT4 weights; None where config.json knows of none.
+
+    The format in which Kimi K2 Thinking is published: compressed-tensors' ``pack-quantized``, of
+    symmetric integers. Whatever else such a config.json may ask for is not read.
+    """
+    quant = config.get("quantization_config")
+    if not isinstance(quant, dict) or quant.get("quant_method") != "compressed-tensors":
+        return None
+    groups = quant.get("config_groups")
+    if not isinstance(groups, dict) or len(groups) != 1:
+        return None
+    (scheme,) = groups.values()
+    weights = scheme.get("weights") if isinstance(scheme, dict) else None
+    if not isinstance(weights, dict):
+        return None
+    others = ("kv_cache_scheme", "sparsity_config", "transform_config")
+    asks_more = any(quant.get(k) for k in others) or any(
+        scheme.get(k) for k in ("input_activations", "output_activations")
+    )
+    kind = tuple(weights.get(k) for k in ("num_bits", "type", "symmetric", "strategy"))
+    is_ours = kind == (4, "int", True, "group") and not weights.get("actorder")
+    packing = scheme.get("format") or quant.get("format")
+    size = weights.get("group_size")
+    if asks_more or not is_ours or packing != "pack-quantized":
+        return None
+    return size if type(size) is int and size > 0 else None
+
+
 def why_unreadable(config: dict[str, Any]) -> str | None:
     """What kind of quantized weights these are, where nobody here can read them."""
     quant = config.get("quantization_config")
-    if not quant or block_shape(config):
+    if not quant or block_shape(config) or packed_group(config):
         return None
     kind = quant.get("quant_method", "unknown") if isinstance(quant, dict) else "unknown"
     return "fp8 without weight_block_size" if kind == "fp8" else str(kind)

@@ -74,9 +74,10 @@ def test_a_generation_config_that_is_not_json_is_refused(tmp_path):
         read_model_facts(folder)
 
 
-def test_kimi_k2_is_read_as_deepseek_v3(tmp_path):
-    assert ALIASES == {"kimi_k2": "deepseek_v3"}
-    facts = read_model_facts(_folder(tmp_path, _config("deepseek_v3", model_type="kimi_k2")))
+@pytest.mark.parametrize("name", ["kimi_k2", "deepseek_v32"])
+def test_aliases_are_read_as_deepseek_v3(name, tmp_path):
+    assert set(ALIASES.items()) == {("kimi_k2", "deepseek_v3"), ("deepseek_v32", "deepseek_v3")}
+    facts = read_model_facts(_folder(tmp_path, _config("deepseek_v3", model_type=name)))
     assert (facts.model_type, facts.is_mla) == ("deepseek_v3", True)
 
 
