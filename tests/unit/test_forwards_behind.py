@@ -8,7 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import torch.distributed as dist
 
 from actors.engine.agreement import RanksDisagree
@@ -167,6 +169,37 @@ def test_who_needs_no_further_row_makes_room_before_its_token_is_known(
         assert (ours.logprobs is None) == (new == 0)
         if ours.logprobs is not None and alone.logprobs is not None:
             assert ours.logprobs.top_ids.tolist() == alone.logprobs.top_ids.tolist()
+
+
+@pytest.mark.parametrize("new", [0, 1, 3])
+def test_chunks_of_a_prompt_are_launched_one_behind_the_other(
+    new: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end comes once, with its last chunk, though that one is launched before others end."""
+    engine = tiny.engine(tiny.save("qwen3", tmp_path), max_batch_tokens=16)
+    read = Capture(layers=(0, 2), tokens="prompt", reduction="mean")
+    request = replace(tiny.ask(0, range(3, 73), new, ignore_eos=True), capture=(read,))
+    whole = tiny.engine(tiny.save("qwen3", tmp_path), max_batch_tokens=4096)
+    (alone,) = tiny.run(whole, [request]).results
+    watch = Watch(engine, monkeypatch)
+    (ours,) = tiny.run(engine, [request]).results
+    assert watch.order[:6] == ["launch 0", "launch 1", "book 0", "launch 2", "book 1", "launch 3"]
+    assert watch.num_behind == 4  # five chunks
+    assert ours.completion_ids == alone.completion_ids
+    np.testing.assert_allclose(
+        ours.captures[0].values["resid_post"], alone.captures[0].values["resid_post"], rtol=1e-4
+    )
+
+
+def test_ranks_that_run_nothing_compare_what_they_were_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = tiny.engine(tiny.save("qwen3", tmp_path))
+    monkeypatch.setattr(
+        engine.collectives, "all_gather", lambda mine: torch.stack((mine, mine + 1))
+    )
+    with pytest.raises(RanksDisagree, match="were given another bundle"):
+        tiny.run(engine, [tiny.ask("bad", (), 5)])
 
 
 def test_the_last_tokens_row_keeps_a_sequences_place(
