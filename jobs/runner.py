@@ -41,6 +41,7 @@ def run_points(points: Sequence[JobRequest], console: Console) -> int:
     for batch in batches:
         if _is_local(batch):  # what a bucket has is known when the run is open
             check_open_tasks(batch, committed(batch))
+    for batch in batches:
         prove_folder(batch.run_dir)
     codes = [_run(batch, console) for batch in batches]
     return max(codes)

@@ -144,7 +144,6 @@ class BundleRun:
     ) -> None:
         """Book a general step that was launched: tokens that it chose."""
         self._digest.update(repr((self.num_steps, rows_of_spans(spans), tokens)).encode())
-        sampled = sampled.on_host() if sampled is not None else None
         for row, (sequence, token) in enumerate(zip(sampling, tokens, strict=True)):
             if sampled is not None and token >= 0 and wants_logprobs(sequence):
                 self._endings.outcomes[sequence.request.id].take_logprobs(sampled, row)

@@ -7,7 +7,8 @@ reads the tokens once per burst and drops what came after the end.
 
 While a burst runs, the next one of the same rows is launched behind it: the device knows their
 newest tokens, the host need not. So the device does not stand still while the host books a burst.
-In the same way a burst follows a general forward that chose a token for every running sequence.
+In the same way a burst follows a general forward, where the newest token of every running sequence
+is on the device or known.
 """
 
 from __future__ import annotations

@@ -52,6 +52,8 @@ class Engine:
         self.collectives = collectives
         self.device = torch.device(spec.device)
         self._decode = decode
+        self.goes_ahead = self.device.type == "cuda"
+        """Forwards are launched behind one another; a CPU is done when a launch returns."""
         layers = fused_layers(model, self.device)  # joined before memory is sized
         shape = cache_shape(model)
         num_pages = self._agree_pages(shape.bytes_per_token(len(model.layers), self._itemsize()))
@@ -151,7 +153,7 @@ class Engine:
 
         Args:
             bundle: Requests and vectors.
-            on_token: Called with every new token, in order, as soon as it is known.
+            on_token: Called with every new token, in order, when its forward is booked.
             share_rows: Deal the layers of raw rows out among the ranks, instead of giving all to
                 rank 0: each rank's reply then holds its own (``CaptureResult.held``).
 
@@ -216,14 +218,15 @@ class Engine:
                 run.decode_s += time.perf_counter() - began
                 return
         launched = launched or self._launch(run)
-        if run.scheduler.may_go_ahead:
+        if self.goes_ahead and run.scheduler.may_go_ahead:
             run.launched = self._launch(run)
         elif run.burst is not None and launched.sampled is not None:
             token_ids = launched.sampled.token_ids
             run.burst.follow(run.scheduler, launched.batch.sampling, token_ids)
         run.while_waiting()
         batch = launched.batch
-        run.take_step(batch.spans, batch.sampling, launched.sampled, launched.tokens())
+        tokens, on_host = launched.tokens(), Sampled.landed(launched.logprobs)
+        run.take_step(batch.spans, batch.sampling, on_host, tokens)
         run.num_decode += batch.num_decode
         run.num_prefill += batch.num_rows - batch.num_decode
         spent = time.perf_counter() - began
@@ -248,8 +251,9 @@ class Engine:
         run.capturer.end()
         sampled = self._sample(batch, hidden)
         coming = start_fetch(sampled.token_ids) if sampled is not None else None
+        logprobs = sampled.send() if sampled is not None else []
         run.launch_step(batch.spans)
-        return Launched(batch, sampled, coming)
+        return Launched(batch, sampled, coming, logprobs)
 
     @torch.inference_mode()
     def _sample(self, batch: Batch, hidden_ND: torch.Tensor) -> Sampled | None:

@@ -10,6 +10,7 @@ from actors.engine.fast_state import BANK_SLOTS, MAX_EOS
 from actors.engine.reading import Reading
 from actors.engine.sequence import Sequence
 from actors.engine.steer import Entry, Plan
+from actors.request import Request
 
 _FAR = 2**31 - 1
 
@@ -55,6 +56,8 @@ def fusable_row(
     entries = _entries_from(plan.entries.get(request.id, []), position)
     if entries is None:
         return None
+    if _reads_prompt(capturer, request, position):
+        return None
     if not request.capture:
         return Row(sequence, entries, None, None, ahead=ahead)
     live = [r for r in capturer.readings(request) if _reads_after(r, sequence, position)]
@@ -98,6 +101,15 @@ def _entries_from(entries: list[Entry], position: int) -> list[Entry] | None:
         layers.add(layer)
         found.append(entry)
     return found
+
+
+def _reads_prompt(capturer: Capturer, request: Request, position: int) -> bool:
+    """True when a row of the prompt is left (its last chunk may be one row) that is to be read."""
+    length = request.prompt_length
+    return position < length and any(
+        r.selector.frame == "prompt" and bool(r.selector.readable(position, length, length))
+        for r in capturer.readings(request)
+    )
 
 
 def _reads_after(reading: Reading, sequence: Sequence, position: int) -> bool:

@@ -18,6 +18,8 @@ class Launched:
     """None: no row of it chooses a token."""
     coming: Landing | None
     """int64 ``[B]``, the chosen tokens."""
+    logprobs: list[Landing]
+    """Of those that ask; started with the tokens, or they would wait for the forward behind."""
 
     def tokens(self) -> list[int]:
         """The chosen tokens, waited for."""

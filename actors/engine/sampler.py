@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from actors.engine.collectives import Collectives
-from actors.engine.landing import fetch
+from actors.engine.landing import Landing, start_fetch
 from actors.engine.sequence import Sequence
 from actors.engine.staging import stage
 from actors.model.random_weights import hash_int64, hash_int64_
@@ -29,6 +29,8 @@ NOISE_BLOCK = 1 << 15
 """Elements of noise made at once on the CPU, so that what is made stays in its cache."""
 NOT_FINITE = -1
 """Chosen in place of a token when a row's logits are not finite."""
+_FIELDS = ("token_ids", "chosen_logprobs", "top_ids", "top", "named")
+"""Of ``Sampled``."""
 _GOLDEN = -7046029254386353131
 
 
@@ -89,12 +91,18 @@ class Sampled:
     top: Tensor | None = None
     named: Tensor | None = None
 
-    def on_host(self) -> Sampled | None:
-        """Log-probabilities where rows of them can be read; None when there are none."""
+    def send(self) -> list[Landing]:
+        """Start to bring log-probabilities to the host; empty when there are none."""
         if self.top is None:
-            return None
-        fields = ("token_ids", "chosen_logprobs", "top_ids", "top", "named")
-        return Sampled(*(fetch(getattr(self, name)) for name in fields))
+            return []
+        return [start_fetch(getattr(self, name)) for name in _FIELDS]
+
+    @classmethod
+    def landed(cls, coming: list[Landing]) -> Sampled | None:
+        """What ``send`` started, waited for; None when it sent nothing."""
+        for one in coming:
+            one.wait()
+        return cls(*(one.host for one in coming)) if coming else None
 
 
 def _penalise(logits_BV: Tensor, sequences: tuple[Sequence, ...], start: int, stop: int) -> None:

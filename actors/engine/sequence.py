@@ -17,7 +17,7 @@ class Sequence:
     """Position in the bundle; also the order of admission."""
     tokens: list[int]
     num_computed: int = 0
-    """Leading tokens whose keys and values are in the cache."""
+    """Leading tokens whose keys and values are in the cache, or on their way there."""
     num_captured: int = 0
     """Leading positions already captured; a preempted sequence must not be counted twice."""
     pages: list[int] = field(default_factory=list)

@@ -29,6 +29,8 @@ class ScoreCache:
         self._path = path
         self._lock = threading.Lock()
         self._is_made = False
+        if path.exists():  # one that is damaged is noticed before anything is computed
+            self.get("", [""])
 
     def get(self, version: str, digests: Sequence[str]) -> dict[str, float]:
         """Scores of those digests that are known."""

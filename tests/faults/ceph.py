@@ -205,7 +205,9 @@ class Ceph:
                 killed.append(number)
                 path.unlink()
         deadline = time.monotonic() + 30
-        while any(_is_alive(number) for number in killed) and time.monotonic() < deadline:
+        while any(_is_alive(number) for number in killed):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"killed processes are still there: {killed}")
             time.sleep(0.05)
 
     def _ceph(self, program: str, *arguments: str) -> None:
@@ -220,6 +222,6 @@ def _is_alive(number: int) -> bool:
     """True while a process may still hold files: one that only waits to be reaped does not."""
     try:
         stat = Path(f"/proc/{number}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] not in "ZX"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
+
 import pytest
 import ray
 
@@ -39,3 +43,26 @@ def local_ray(head):
     ray.init(address=head.address, log_to_driver=False)
     yield head
     ray.shutdown()
+
+
+_status = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    """Remember how the tests ended."""
+    session.config.stash[_status] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    """End without tearing the interpreter down, once all that waits for its end has run.
+
+    Threads of Ray's core outlive the interpreter that they call into: now and then a run whose
+    tests had all passed ended with a segmentation fault, and so as failed.
+    """
+    if _status in config.stash:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[_status])

@@ -172,6 +172,7 @@ def test_who_is_over_with_the_forward_is_no_row_of_the_burst(
 
 def test_a_prompt_in_chunks_keeps_the_host_in_charge(tmp_path: Path, followed: list[bool]) -> None:
     engine = tiny.engine(tiny.save("mistral", tmp_path), max_batch_tokens=24)
+    engine.goes_ahead = True
     work = bundle(engine, count=3, lengths=(12,), ignore_eos=True)
     long = replace(work.requests[1], token_ids=tuple(range(3, 73)), capture=())
     work = replace(work, requests=(work.requests[0], long, work.requests[2]))
@@ -187,6 +188,7 @@ def test_a_burst_follows_the_last_forward_that_lets_somebody_in(
     tmp_path: Path, followed: list[bool]
 ) -> None:
     engine = tiny.engine(tiny.save("mistral", tmp_path), max_batch_tokens=24)
+    engine.goes_ahead = True
     work = bundle(engine, count=6, lengths=(12,), ignore_eos=True)
     apart = tuple(
         replace(r, token_ids=tuple(range(3 + 12 * i, 15 + 12 * i)))

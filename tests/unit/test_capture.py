@@ -314,7 +314,5 @@ def test_a_waiting_request_has_no_readings_before_its_turn_and_none_after_its_en
     engine._step = watched
     reply = tiny.run(engine, requests)
     assert all(len(r.captures[0].positions) == 2 for r in reply.results)
-    # Four whose last row ran in this step, four in the forward behind it, and four behind those:
-    # the next in the queue are made while the host waits.
-    assert max(most) <= 12
+    assert max(most) <= 9  # four that run, four that ended in this step, the head of the queue
     assert not runs[-1].capturer._readings

@@ -19,6 +19,7 @@ from actors.engine.engine import Engine
 from actors.engine.landing import Landing
 from actors.engine.launched import Launched
 from actors.engine.pages import PageTable
+from actors.engine.sampler import Sampled
 from actors.engine.scheduler import Scheduler
 from actors.request import Bundle, Capture, Request, Sampling
 from tests import tiny
@@ -38,6 +39,7 @@ class Watch:
         self.order: list[str] = []
         self.rows: list[list[tuple[int, int, int]]] = []
         self._launched: list[Launched] = []
+        engine.goes_ahead = True  # as on a GPU
         launch, tokens = engine._launch, Launched.tokens
 
         def note_launch(run: Any) -> Launched:
@@ -217,6 +219,7 @@ def test_the_last_tokens_row_keeps_a_sequences_place(
 
 def test_tokens_stream_in_order_although_forwards_overlap(tmp_path: Path) -> None:
     engine = tiny.engine(tiny.save("mistral", tmp_path), max_batch_tokens=24)
+    engine.goes_ahead = True
     work = apart(bundle(engine, count=6, lengths=(5,), ignore_eos=True))
     seen: dict[str, list[int]] = {}
 
@@ -308,6 +311,7 @@ def overlap_on_two_ranks(rank: int, size: int, path: str) -> Any:
         world_size=size,
         process_group=dist.group.WORLD,
     )
+    engine.goes_ahead = True
     work = bundle(engine, count=12, lengths=(9, 1, 12, 2))
     work = with_ends(work, engine.run(work))
     reply = engine.run(work)
@@ -361,3 +365,30 @@ def test_the_ranks_answer_is_awaited_only_before_the_first_forward(
         *("plan", "forward", "tokens"),
         "digests",
     ]
+
+
+def test_log_probabilities_leave_with_the_tokens_of_their_own_forward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fetched when they are booked, they would wait for the forward behind."""
+    engine = tiny.engine(tiny.save("qwen3", tmp_path), max_batch_requests=2)
+    watch, send = Watch(engine, monkeypatch), Sampled.send
+
+    def note(sampled: Sampled) -> Any:
+        watch.order.append("send")
+        return send(sampled)
+
+    monkeypatch.setattr(Sampled, "send", note)
+    asked = [replace(tiny.ask(i, (5, 6, 7 + i), 1), num_top_logprobs=2) for i in range(4)]
+    reply = tiny.run(engine, asked)
+    assert watch.order == ["send", "launch 0", "send", "launch 1", "book 0", "book 1"]
+    assert all(r.logprobs is not None and r.logprobs.top.shape == (1, 2) for r in reply.results)
+
+
+def test_a_cpu_launches_nothing_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = tiny.engine(tiny.save("qwen3", tmp_path), max_batch_tokens=24)
+    watch = Watch(engine, monkeypatch)
+    assert engine.device.type == "cpu"
+    engine.goes_ahead = tiny.engine(tiny.save("qwen3", tmp_path)).goes_ahead
+    tiny.run(engine, [tiny.ask(i, range(3 + i, 23 + i), 3) for i in range(4)])
+    assert watch.num_behind == 0

@@ -181,6 +181,18 @@ def test_a_run_that_is_refused_leaves_no_folder_that_was_not_there(is_there, tmp
     assert left == (["new", "new/run"] if is_there else [])
 
 
+def test_no_folder_is_made_before_every_judge_has_answered(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner.Execution, "execute", lambda *_: pytest.fail("it was started"))
+    silent = f"judge.url=http://127.0.0.1:{free_port()}/v1"
+    points = [
+        *compose("steer", [f"run_dir={tmp_path}/one"], Console()),
+        *compose("steer", ["judge=endpoint", silent, f"run_dir={tmp_path}/two"], Console()),
+    ]
+    with pytest.raises(UserError, match="does not answer"):
+        runner.run_points(points, Console())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_judge_is_asked_for_where_nothing_is_judged(tmp_path):
     given = ("judge=endpoint", "generate.prompt=hello")
     url = f"judge.url=http://127.0.0.1:{free_port()}/v1"
