@@ -140,9 +140,9 @@ class BundleRun:
         spans: SequenceOf[Span],
         sampling: SequenceOf[Sequence],
         sampled: Sampled | None,
-        tokens: list[int],
     ) -> None:
-        """Book a general step that was launched: tokens that it chose."""
+        """Book a general step that was launched: its choices, on the host."""
+        tokens: list[int] = sampled.token_ids.tolist() if sampled is not None else []
         self._digest.update(repr((self.num_steps, rows_of_spans(spans), tokens)).encode())
         for row, (sequence, token) in enumerate(zip(sampling, tokens, strict=True)):
             if sampled is not None and token >= 0 and wants_logprobs(sequence):

@@ -22,7 +22,6 @@ from actors.engine.cache import PagedCache, cache_shape
 from actors.engine.collectives import Collectives
 from actors.engine.forward import Forward
 from actors.engine.fused import fused_decoder, fused_forward, fused_layers
-from actors.engine.landing import start_fetch
 from actors.engine.launched import Launched
 from actors.engine.pages import PageTable
 from actors.engine.sampler import Sampled, sample
@@ -225,8 +224,7 @@ class Engine:
             run.burst.follow(run.scheduler, launched.batch.sampling, token_ids)
         run.while_waiting()
         batch = launched.batch
-        tokens, on_host = launched.tokens(), Sampled.landed(launched.logprobs)
-        run.take_step(batch.spans, batch.sampling, on_host, tokens)
+        run.take_step(batch.spans, batch.sampling, launched.on_host())
         run.num_decode += batch.num_decode
         run.num_prefill += batch.num_rows - batch.num_decode
         spent = time.perf_counter() - began
@@ -250,10 +248,9 @@ class Engine:
         hidden = self.rows_forward.run(batch, sites)
         run.capturer.end()
         sampled = self._sample(batch, hidden)
-        coming = start_fetch(sampled.token_ids) if sampled is not None else None
-        logprobs = sampled.send() if sampled is not None else []
+        coming = sampled.send() if sampled is not None else []
         run.launch_step(batch.spans)
-        return Launched(batch, sampled, coming, logprobs)
+        return Launched(batch, sampled, coming)
 
     @torch.inference_mode()
     def _sample(self, batch: Batch, hidden_ND: torch.Tensor) -> Sampled | None:

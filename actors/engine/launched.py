@@ -11,20 +11,14 @@ from actors.engine.sampler import Sampled
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """Its rows, and the tokens that are on their way."""
+    """Its rows, and the choices that are on their way."""
 
     batch: Batch
     sampled: Sampled | None
     """None: no row of it chooses a token."""
-    coming: Landing | None
-    """int64 ``[B]``, the chosen tokens."""
-    logprobs: list[Landing]
-    """Of those that ask; started with the tokens, or they would wait for the forward behind."""
+    coming: list[Landing]
+    """``sampled.send()``, started with the forward: later it would wait for the one behind."""
 
-    def tokens(self) -> list[int]:
-        """The chosen tokens, waited for."""
-        if self.coming is None:
-            return []
-        self.coming.wait()
-        found: list[int] = self.coming.host.tolist()
-        return found
+    def on_host(self) -> Sampled | None:
+        """The choices, waited for."""
+        return Sampled.landed(self.coming) if self.coming else None

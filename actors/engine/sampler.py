@@ -29,8 +29,6 @@ NOISE_BLOCK = 1 << 15
 """Elements of noise made at once on the CPU, so that what is made stays in its cache."""
 NOT_FINITE = -1
 """Chosen in place of a token when a row's logits are not finite."""
-_FIELDS = ("token_ids", "chosen_logprobs", "top_ids", "top", "named")
-"""Of ``Sampled``."""
 _GOLDEN = -7046029254386353131
 
 
@@ -92,17 +90,16 @@ class Sampled:
     named: Tensor | None = None
 
     def send(self) -> list[Landing]:
-        """Start to bring log-probabilities to the host; empty when there are none."""
-        if self.top is None:
-            return []
-        return [start_fetch(getattr(self, name)) for name in _FIELDS]
+        """Start to bring the choices to the host, tokens first."""
+        fields = (self.token_ids, self.chosen_logprobs, self.top_ids, self.top, self.named)
+        return [start_fetch(field) for field in fields if field is not None]
 
     @classmethod
-    def landed(cls, coming: list[Landing]) -> Sampled | None:
-        """What ``send`` started, waited for; None when it sent nothing."""
+    def landed(cls, coming: list[Landing]) -> Sampled:
+        """What ``send`` started, waited for."""
         for one in coming:
             one.wait()
-        return cls(*(one.host for one in coming)) if coming else None
+        return cls(*(one.host for one in coming))
 
 
 def _penalise(logits_BV: Tensor, sequences: tuple[Sequence, ...], start: int, stop: int) -> None:

@@ -14,6 +14,7 @@ from actors.engine.burst import EOS_BURST, Burst
 from actors.engine.fast_state import MAX_BURST, OVERRUN, DecodeState, Features, batch_sizes
 from actors.engine.pages import PageTable
 from actors.engine.patience import ADMISSION_STEPS
+from actors.engine.sampler import Sampled
 from actors.engine.scheduler import Scheduler
 from actors.engine.sequence import Sequence
 from actors.request import Bundle, Request, Sampling
@@ -88,7 +89,8 @@ def play(
         general.append(len(scheduler.running))
         sampling = [span.sequence for span in spans if span.samples]
         run.launch_step(spans)
-        run.take_step(spans, sampling, None, [5] * len(sampling))
+        chosen = torch.full((len(sampling),), 5)
+        run.take_step(spans, sampling, Sampled(chosen))
     reply = run.reply()
     made = [len(r.completion_ids) for r in reply.results]
     assert made == [r.sampling.max_new_tokens for r in requests]

@@ -47,7 +47,7 @@ def _play(run: BundleRun, choose) -> list[int]:
         sampling = [s.sequence for s in spans if s.samples]
         tokens = [choose(s.request.id, len(s.completion_ids)) for s in sampling]
         run.launch_step(spans)
-        run.take_step(spans, sampling, Sampled(torch.tensor(tokens)), tokens)
+        run.take_step(spans, sampling, Sampled(torch.tensor(tokens)))
     return rows
 
 
@@ -135,7 +135,7 @@ def _burst_digest(columns, *, swapped=False):
     spans = run.scheduler.next_step()
     sequences = [span.sequence for span in spans]
     run.launch_step(spans)
-    run.take_step(spans, sequences, None, [9, 9])
+    run.take_step(spans, sequences, Sampled(torch.tensor([9, 9])))
     rows = sequences[::-1] if swapped else sequences
     tokens = np.array(columns, np.int32).T
     run.take_burst(mock.Mock(), BurstResult(rows, tokens, BurstRows(run.capturer)))
@@ -215,7 +215,7 @@ def test_only_requests_that_ask_get_log_probabilities():
     both = torch.tensor([[-0.5], [-0.25]])
     sampled = Sampled(torch.tensor([9, 8]), both[:, 0], torch.tensor([[9], [8]]), both, both[:, :0])
     run.launch_step(spans)
-    run.take_step(spans, [s.sequence for s in spans], sampled, [9, 8])
+    run.take_step(spans, [s.sequence for s in spans], sampled)
     asks, silent = run.reply().results
     assert asks.logprobs.chosen.tolist() == [-0.5]
     assert asks.logprobs.top_ids.tolist() == [[9]]

@@ -40,7 +40,7 @@ class Watch:
         self.rows: list[list[tuple[int, int, int]]] = []
         self._launched: list[Launched] = []
         engine.goes_ahead = True  # as on a GPU
-        launch, tokens = engine._launch, Launched.tokens
+        launch, arrive = engine._launch, Launched.on_host
 
         def note_launch(run: Any) -> Launched:
             made = launch(run)
@@ -49,12 +49,12 @@ class Watch:
             self._launched.append(made)
             return made
 
-        def note_tokens(made: Launched) -> list[int]:
+        def note_arrival(made: Launched) -> Sampled | None:
             self.order.append(f"book {next(i for i, m in enumerate(self._launched) if m is made)}")
-            return tokens(made)
+            return arrive(made)
 
         monkeypatch.setattr(engine, "_launch", note_launch)
-        monkeypatch.setattr(Launched, "tokens", note_tokens)
+        monkeypatch.setattr(Launched, "on_host", note_arrival)
 
     def clear(self) -> None:
         """Forget what was seen."""
@@ -102,13 +102,13 @@ def test_a_burst_follows_whose_rows_are_partly_known_and_partly_on_the_device(
     decoder = engine.fast = ReferenceDecoder(engine)
     assert_same(engine.run(work), single)
     watch, steps = Watch(engine, monkeypatch), []
-    tokens = Launched.tokens
+    arrive = Launched.on_host
 
-    def note(made: Launched) -> list[int]:
+    def note(made: Launched) -> Sampled | None:
         steps.append(decoder.num_steps)
-        return tokens(made)
+        return arrive(made)
 
-    monkeypatch.setattr(Launched, "tokens", note)
+    monkeypatch.setattr(Launched, "on_host", note)
     before = decoder.num_steps
     assert_same(engine.run(work), single)
     assert len(watch.rows) == 3  # no further general forward
