@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests import oracle, tiny
+
 LARGEST = 448.0
 """Of float8_e4m3fn."""
 _STORED = re.compile(r"_proj(_with_mqa)?\.weight$")
 WEIGHTS = "model.safetensors"
+Store = Callable[[str, Tensor], "tuple[dict[str, Tensor], Tensor] | None"]
 
 
 def quantize(weight: Tensor, block: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -38,25 +43,51 @@ def quantize(weight: Tensor, block: tuple[int, int]) -> tuple[Tensor, Tensor, Te
 
 def write(plain: Path, folder: Path, block: tuple[int, int]) -> tuple[Path, Path]:
     """Write a checkpoint twice: in FP8, and as the float32 weights that the FP8 ones stand for."""
-    quantized, meant = folder / "fp8", folder / "meant"
-    for path in (quantized, meant):
-        shutil.copytree(plain, path)
-    tensors, plainly = {}, {}
-    for name, weight in load_file(plain / WEIGHTS).items():
+
+    def store(name: str, weight: Tensor) -> tuple[dict[str, Tensor], Tensor] | None:
         if not _STORED.search(name):
-            tensors[name] = plainly[name] = weight
-            continue
-        stored, scales, numbers = quantize(weight, block)
-        tensors |= {name: stored, f"{name}_scale_inv": scales}
-        plainly[name] = numbers
-    save_file(tensors, quantized / WEIGHTS, metadata={"format": "pt"})
-    save_file(plainly, meant / WEIGHTS, metadata={"format": "pt"})
-    config = json.loads((quantized / "config.json").read_text())
-    config["quantization_config"] = {
+            return None
+        stored, scales, meant = quantize(weight, block)
+        return {name: stored, f"{name}_scale_inv": scales}, meant
+
+    announced = {
         "quant_method": "fp8",
         "fmt": "e4m3",
         "activation_scheme": "dynamic",
         "weight_block_size": list(block),
     }
+    return write_twice(plain, folder, "fp8", store, announced)
+
+
+def write_twice(
+    plain: Path, folder: Path, kind: str, store: Store, announced: dict[str, Any]
+) -> tuple[Path, Path]:
+    """Write a checkpoint as ``store`` stores its weights, and as the weights that are meant.
+
+    ``store`` gives what is stored of a weight, and what it stands for; None: it stays as it is.
+    """
+    quantized, meant = folder / kind, folder / "meant"
+    for path in (quantized, meant):
+        shutil.copytree(plain, path)
+    tensors, plainly = {}, {}
+    for name, weight in load_file(plain / WEIGHTS).items():
+        found = store(name, weight)
+        tensors |= {name: weight} if found is None else found[0]
+        plainly[name] = weight if found is None else found[1]
+    save_file(tensors, quantized / WEIGHTS, metadata={"format": "pt"})
+    save_file(plainly, meant / WEIGHTS, metadata={"format": "pt"})
+    config = json.loads((quantized / "config.json").read_text())
+    config["quantization_config"] = announced
     (quantized / "config.json").write_text(json.dumps(config))
     return quantized, meant
+
+
+def assert_answers_as_stock(quantized: Path, meant: Path) -> None:
+    """Greedy tokens of a quantized checkpoint are stock's of the weights that are meant."""
+    requests = [tiny.ask(i, p, 24) for i, p in enumerate(tiny.prompts(6, 40))]
+    got = tiny.run(tiny.engine(quantized), requests).results
+    stock = tiny.stock(meant)
+    for request, result in zip(requests, got, strict=True):
+        want = oracle.generate(stock, request.token_ids, 24)
+        assert result.completion_ids == want[: len(result.completion_ids)]
+        assert len(result.completion_ids) == 24 or result.completion_ids[-1] == 2

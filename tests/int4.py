@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-WEIGHTS = "model.safetensors"
+from tests.fp8 import write_twice
+
 _STORED = re.compile(r"\.experts\.\d+\.\w+_proj\.weight$")
 IGNORED = [
     "lm_head", "re:.*self_attn.*", "re:.*shared_experts.*", "re:.*mlp\\.(gate|up|down)_proj.*",
@@ -65,21 +63,12 @@ def quantize(weight: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def write(plain: Path, folder: Path, group: int) -> tuple[Path, Path]:
     """Write a checkpoint twice: packed, and as the float32 weights that packed ones stand for."""
-    packed, meant = folder / "int4", folder / "meant"
-    for path in (packed, meant):
-        shutil.copytree(plain, path)
-    tensors, plainly = {}, {}
-    for name, weight in load_file(plain / WEIGHTS).items():
+
+    def store(name: str, weight: Tensor) -> tuple[dict[str, Tensor], Tensor] | None:
         if not _STORED.search(name):
-            tensors[name] = plainly[name] = weight
-            continue
-        words, scales, numbers = quantize(weight, group)
-        tensors |= {f"{name}_packed": words, f"{name}_scale": scales}
-        tensors[f"{name}_shape"] = torch.tensor(weight.shape)
-        plainly[name] = numbers
-    save_file(tensors, packed / WEIGHTS, metadata={"format": "pt"})
-    save_file(plainly, meant / WEIGHTS, metadata={"format": "pt"})
-    config = json.loads((packed / "config.json").read_text())
-    config["quantization_config"] = scheme(group)
-    (packed / "config.json").write_text(json.dumps(config))
-    return packed, meant
+            return None
+        words, scales, meant = quantize(weight, group)
+        stored = {f"{name}_packed": words, f"{name}_scale": scales}
+        return stored | {f"{name}_shape": torch.tensor(weight.shape)}, meant
+
+    return write_twice(plain, folder, "int4", store, scheme(group))

@@ -95,16 +95,21 @@ def test_a_forward_that_reads_routers_runs_fp8_experts(tmp_path: Path) -> None:
         assert b.captures[1].values["router_experts"].shape == (2, 1, 8)
 
 
-def test_an_fp8_checkpoint_loads_and_answers_as_the_weights_meant(tmp_path: Path) -> None:
+def small_checkpoint(folder: Path) -> Path:
+    """Three layers of the Kimi shape, much narrower, with float32 weights."""
     changes = {
         **EVERY["kimi_k2"], "hidden_size": 512, "intermediate_size": 1024, "vocab_size": 4001,
         "moe_intermediate_size": 256,
     }  # fmt: skip
-    config = AutoConfig.from_pretrained(write_shape("kimi_k2", tmp_path, 3, **changes))
+    config = AutoConfig.from_pretrained(write_shape("kimi_k2", folder, 3, **changes))
     torch.manual_seed(3)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.save_pretrained(tmp_path / "plain")
-    quantized, meant = fp8.write(tmp_path / "plain", tmp_path, (128, 128))
+    model.save_pretrained(folder / "plain")
+    return folder / "plain"
+
+
+def test_an_fp8_checkpoint_loads_and_answers_as_the_weights_meant(tmp_path: Path) -> None:
+    quantized, meant = fp8.write(small_checkpoint(tmp_path), tmp_path, (128, 128))
     kept, want = load(quantized), load(meant)
     ours, theirs = (e.model.layers[2].mlp.experts for e in (kept, want))
     for number in (0, 7):

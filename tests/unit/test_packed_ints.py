@@ -15,8 +15,7 @@ from actors.model.packed_ints import unpack, words_part
 from actors.model.quantized import packed_group
 from conf.errors import UserError
 from jobs.weight_files import check_weight_files
-from tests import int4, oracle, tiny
-from tests.tiny import ask
+from tests import fp8, int4, tiny
 
 EXPERT = "model.layers.1.mlp.experts.2.down_proj.weight"
 
@@ -62,13 +61,7 @@ def test_a_packed_checkpoint_says_what_stock_says_of_the_weights_meant(tmp_path)
     packed, meant = int4.write(tiny.model_path("deepseek_v3"), tmp_path, 32)
     check_weight_files(str(packed), read_model_facts(str(packed)))
     check_model(tiny.spec(packed))
-    requests = [ask(i, p, 24) for i, p in enumerate(tiny.prompts(6, 40))]
-    got = tiny.run(tiny.engine(packed), requests).results
-    stock = tiny.stock(meant)
-    for request, result in zip(requests, got, strict=True):
-        want = oracle.generate(stock, request.token_ids, 24)
-        assert result.completion_ids == want[: len(result.completion_ids)]
-        assert len(result.completion_ids) == 24 or result.completion_ids[-1] == 2
+    fp8.assert_answers_as_stock(packed, meant)
 
 
 @pytest.fixture
@@ -78,9 +71,9 @@ def packed(tmp_path):
 
 
 def _spoil(folder, change):
-    tensors = load_file(folder / int4.WEIGHTS)
+    tensors = load_file(folder / fp8.WEIGHTS)
     change(tensors)
-    save_file(tensors, folder / int4.WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, folder / fp8.WEIGHTS, metadata={"format": "pt"})
     with pytest.raises(UserError) as caught:
         check_weight_files(str(folder), read_model_facts(str(folder)))
     return str(caught.value)
