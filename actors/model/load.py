@@ -148,8 +148,7 @@ def hf_config(model_path: str, facts: ModelFacts, *, trust_remote_code: bool) ->
     """The Hugging Face config of the whole model, aliases resolved."""
     if facts.config.get("model_type") == facts.model_type:
         return AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
-    of_itself = ("model_type", "auto_map", "layer_types", "mlp_layer_types")
-    plain = {k: v for k, v in facts.config.items() if k not in of_itself}
+    plain = {k: v for k, v in facts.config.items() if k not in ("model_type", "auto_map")}
     return AutoConfig.for_model(facts.model_type, **plain)
 
 
